@@ -1,0 +1,177 @@
+"""Every primitive that a device must offer, listed once.
+
+Primitives work on arrays (``numpy.ndarray`` on ``cpu`` and ``emulated``, ``cupy.ndarray`` on ``cuda``), know nothing of tensors or
+gradients and trust their arguments: the operators in gpucnn/functional/ have checked them. Images are C-contiguous N, H, W, C and
+filters K, R, S, C/groups. On ``cpu`` the dtype is float32 or float64; ``cuda`` and ``emulated`` compute in float32.
+
+What needs no kernel of its own (broadcast arithmetic, reductions, indexing, reshape) is written over ``xp``, the array module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+
+Array = Any  # numpy.ndarray or cupy.ndarray; the two share no base class
+RandomKey = tuple[int, int, int]  # (seed, step, purpose) of one Philox stream, see gpucnn/random.py
+
+
+class Backend(ABC):
+    """The array-level operations of one device."""
+
+    name: str  # "cpu", "cuda" or "emulated"
+    xp: Any  # the array module: numpy or cupy
+    float64: bool  # whether primitives compute in float64 too
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Makes this device the current one of ``xp`` while primitives and ``xp`` functions run."""
+        return nullcontext()
+
+    @abstractmethod
+    def from_host(self, array: Any) -> Array:
+        """Copies a NumPy array to the device, keeping its memory order."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> Any:
+        """Copies to a new NumPy array, keeping the memory order; waits for the device and raises what its data got wrong."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Waits for all launched work and raises what its data got wrong (a label out of range)."""
+
+    # ---- convolution ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
+        """y (N,P,Q,K): y[n,p,q,k] = bias[k] + sum over r, s, c of x[n, p*stride_h - pad_top + r*dilation_h, ..., c] w[k,r,s,c]."""
+
+    @abstractmethod
+    def conv2d_dgrad(self, dy: Array, w: Array, g: Conv2dGeometry) -> Array:
+        """dx (N,H,W,C), the gradient for the input, of dy (N,P,Q,K)."""
+
+    @abstractmethod
+    def conv2d_wgrad(self, x: Array, dy: Array, g: Conv2dGeometry) -> Array:
+        """dw (K,R,S,C/groups), the gradient for the filters."""
+
+    @abstractmethod
+    def bias_grad(self, dy: Array) -> Array:
+        """db (K,): the sum of dy (..., K) over all axes but the last."""
+
+    # ---- pooling ----------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def max_pool2d_forward(self, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
+        """y (N,P,Q,C) and index (N,P,Q,C): the place r*S + s of the maximum in its window, the first of equals, NaN above all.
+
+        index is uint8 where R*S <= 256, else int32. Padding never wins.
+        """
+
+    @abstractmethod
+    def max_pool2d_backward(self, dy: Array, index: Array, g: Pool2dGeometry) -> Array:
+        """dx (N,H,W,C): each dy goes to the input that was its window's maximum; overlapping windows add up."""
+
+    @abstractmethod
+    def avg_pool2d_forward(self, x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
+        """y (N,P,Q,C), the mean over each window, PyTorch's rules for the divisor.
+
+        ``divisor`` overrides; else the window clipped to the padded input (count_include_pad) or to the input itself is counted.
+        """
+
+    @abstractmethod
+    def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
+        """dx (N,H,W,C) of :meth:`avg_pool2d_forward`."""
+
+    # ---- elementwise and normalisation ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def relu_forward(self, x: Array) -> Array:
+        """max(x, 0), NaN kept; any shape, C-contiguous."""
+
+    @abstractmethod
+    def relu_backward(self, dy: Array, y: Array) -> Array:
+        """dy where y > 0, else 0 (the gradient at 0 is 0, as in PyTorch); y is the forward's result."""
+
+    @abstractmethod
+    def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
+        """y = x / scale**beta and scale = k + alpha / size * (sum of x*x over ``size`` neighbouring channels), both like x.
+
+        x is (..., C), C-contiguous. The window of channel c is [c - size // 2, c + (size - 1) // 2], as in PyTorch.
+        """
+
+    @abstractmethod
+    def lrn_backward(
+        self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float
+    ) -> Array:
+        """dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows that hold the channel)."""
+
+    @abstractmethod
+    def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
+        """x * keep / (1 - p), C-contiguous, keep drawn from the Philox stream of ``key`` (random.keep_mask in memory order); 0 <= p < 1.
+
+        The same key gives the same mask, so backward is this function on dy.
+        """
+
+    # ---- matrices ---------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        """(..., M, N) of a (..., M, K) and b (..., K, N), both C-contiguous with equal leading axes (none, or one batch axis).
+
+        ``transpose_a``: a is stored (..., K, M); ``transpose_b``: b is stored (..., N, K).
+        """
+
+    @abstractmethod
+    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
+        """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
+
+    # ---- loss -------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """losses (N,) = log(sum exp logits[n]) - logits[n, labels[n]], and log_sum_exp (N,), both overflow-safe; logits (N, C).
+
+        labels (N,) are int32 or int64. A label outside [0, C) raises ValueError: at once on ``cpu`` and ``emulated``, at the next
+        host read on ``cuda``, which until then gives NaN for that loss.
+        """
+
+    @abstractmethod
+    def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
+        """dlogits (N, C) = dlosses[n] * (softmax(logits[n]) - onehot(labels[n]))."""
+
+    # ---- indexing ---------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def scatter_add(self, size: int, positions: Array, values: Array) -> Array:
+        """out (size,): out[positions[i]] += values[i] in the order of i, from zeros. positions int64 (M,) in range, values (M,)."""
+
+    # ---- optimizers -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def sgd_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        momenta: Sequence[Array] | None,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        weight_decay: float,
+        nesterov: bool,
+        first: bool,
+    ) -> None:
+        """One step of PyTorch's SGD on all arrays, in place, in one launch; arrays of one position share size and memory order.
+
+        d = gradient + weight_decay * parameter; with momentum: buffer = d if ``first`` else momentum * buffer + (1 - dampening) * d,
+        and d = d + momentum * buffer if ``nesterov`` else buffer; parameter -= lr * d. ``momenta`` is None without momentum.
+        """
+
+    @abstractmethod
+    def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
+        """average = decay * average + (1 - decay) * parameter on all arrays, in place, in one launch.
+
+        Computed as average - (1 - decay) * (average - parameter), which leaves equal values as they are.
+        """
