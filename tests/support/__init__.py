@@ -1,0 +1,1 @@
+"""What several test files share: references by the formula and the tolerance rule."""
