@@ -1,0 +1,162 @@
+"""The devices ``cuda`` and ``emulated``: the primitives of gpucnn/backends/base.py on the kernels in kernels/.
+
+One class serves both, for what differs is the engine underneath: ``CudaEngine`` launches cubins on CuPy arrays, ``EmulatorEngine`` runs
+the same ``.cu`` files on NumPy arrays. The launch code of each family of operators is a module of functions that take the backend
+first; here they are only gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backends.base import Array, Backend, RandomKey
+from gpucnn.backends.cuda import conv2d, cross_entropy, elementwise, faults, linear, lrn, optimizer, pool2d, scatter
+from gpucnn.backends.launch import Launcher
+from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+
+
+class CudaBackend(Backend):
+    """Primitives on one GPU, or on the emulator, in float32.
+
+    Modules of launch code use ``launch(file, kernel, grid, block, *arguments)``, ``empty(shape, dtype)``, ``xp`` and ``engine``.
+    """
+
+    float64 = False
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.launch = Launcher(engine)
+        self.name = engine.name
+        self.xp = engine.xp
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """A new C-contiguous array whose elements are not set yet."""
+        return self.engine.empty(shape, dtype)
+
+    def context(self) -> AbstractContextManager[Any]:
+        if self.name == "emulated":
+            return nullcontext()
+        device: AbstractContextManager[Any] = self.xp.cuda.Device(self.engine.index)
+        return device
+
+    def from_host(self, array: Any) -> Array:
+        view, back = _by_memory_order(array)
+        return self.xp.array(view, order="C", copy=True).transpose(back)
+
+    def to_host(self, array: Array) -> Any:
+        view, back = _by_memory_order(array)
+        host = view.copy() if self.xp is np else view.get()
+        self.check_faults()
+        return host.transpose(back)
+
+    def synchronize(self) -> None:
+        if self.xp is not np:
+            self.xp.cuda.Device(self.engine.index).synchronize()
+        self.check_faults()
+
+    def check_faults(self) -> None:
+        """Raises what kernels found wrong in their data since the last check (ValueError for a label out of range)."""
+        faults.check(self)
+
+    # ---- convolution ------------------------------------------------------------------------------------------------------
+
+    def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
+        return conv2d.fprop(self, x, w, bias, g)
+
+    def conv2d_dgrad(self, dy: Array, w: Array, g: Conv2dGeometry) -> Array:
+        return conv2d.dgrad(self, dy, w, g)
+
+    def conv2d_wgrad(self, x: Array, dy: Array, g: Conv2dGeometry) -> Array:
+        return conv2d.wgrad(self, x, dy, g)
+
+    def bias_grad(self, dy: Array) -> Array:
+        return elementwise.bias_grad(self, dy)
+
+    # ---- pooling ----------------------------------------------------------------------------------------------------------
+
+    def max_pool2d_forward(self, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
+        return pool2d.max_forward(self, x, g)
+
+    def max_pool2d_backward(self, dy: Array, index: Array, g: Pool2dGeometry) -> Array:
+        return pool2d.max_backward(self, dy, index, g)
+
+    def avg_pool2d_forward(self, x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
+        return pool2d.avg_forward(self, x, g, count_include_pad, divisor)
+
+    def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
+        return pool2d.avg_backward(self, dy, g, count_include_pad, divisor)
+
+    # ---- elementwise and normalisation ------------------------------------------------------------------------------------
+
+    def relu_forward(self, x: Array) -> Array:
+        return elementwise.relu_forward(self, x)
+
+    def relu_backward(self, dy: Array, y: Array) -> Array:
+        return elementwise.relu_backward(self, dy, y)
+
+    def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
+        return lrn.forward(self, x, size, alpha, beta, k)
+
+    def lrn_backward(
+        self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float
+    ) -> Array:
+        return lrn.backward(self, dy, x, scale, size, alpha, beta, k)
+
+    def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
+        return elementwise.dropout(self, x, p, key)
+
+    # ---- matrices ---------------------------------------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        return linear.matmul(self, a, b, transpose_a, transpose_b)
+
+    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
+        return linear.linear_forward(self, x, w, bias)
+
+    # ---- loss -------------------------------------------------------------------------------------------------------------
+
+    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        return cross_entropy.forward(self, logits, labels)
+
+    def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
+        return cross_entropy.backward(self, dlosses, logits, labels, log_sum_exp)
+
+    # ---- indexing ---------------------------------------------------------------------------------------------------------
+
+    def scatter_add(self, size: int, positions: Array, values: Array) -> Array:
+        return scatter.add(self, size, positions, values)
+
+    # ---- optimizers -------------------------------------------------------------------------------------------------------
+
+    def sgd_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        momenta: Sequence[Array] | None,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        weight_decay: float,
+        nesterov: bool,
+        first: bool,
+    ) -> None:
+        optimizer.sgd_step(
+            self, parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first
+        )
+
+    def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
+        optimizer.moving_average_step(self, averages, parameters, decay)
+
+
+def _by_memory_order(array: Array) -> tuple[Array, tuple[int, ...]]:
+    """``array`` with its axes in the order of memory, and the axes that transpose that back.
+
+    CuPy copies between host and device in C order (it keeps no other for four axes), so this order goes across instead.
+    """
+    order = sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), -array.shape[axis]))
+    back = tuple(order.index(axis) for axis in range(array.ndim))
+    return array.transpose(order), back
