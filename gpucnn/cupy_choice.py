@@ -1,19 +1,19 @@
 """Which CuPy belongs on this machine: `cuda12`, `cuda13` or none.
 
-The Makefile runs this file by its path, before anything is installed, with the interpreter of the environment that is
-to be filled; so it imports the standard library alone and nothing of gpucnn:
+The Makefile runs this file by its path, before anything is installed, with the interpreter of the environment
+that is to be filled; so it imports the standard library alone and nothing of gpucnn:
 
     python -I gpucnn/cupy_choice.py             # the extra for training: empty where nvidia-smi shows no GPU
-    python -I gpucnn/cupy_choice.py --tests     # the same, but cuda12 where there is no GPU: the tests compile every kernel
-    python -I gpucnn/cupy_choice.py --prepare   # also removes a CuPy wheel of another kind, so that no second one joins it
+    python -I gpucnn/cupy_choice.py --tests     # the same, but cuda12 where there is no GPU: the tests need NVRTC
+    python -I gpucnn/cupy_choice.py --prepare   # also removes a CuPy wheel of another kind first
 
 The rules:
 
 * A GPU of compute capability below 7.5 takes cuda12, whatever its driver says: CUDA 13 dropped those GPUs.
 * Otherwise the driver decides: CUDA 13 or newer takes cuda13, anything else cuda12.
-* Two CuPy wheels in one environment overwrite each other's files. Where one is installed that fits no GPU here, it is
-  removed before the other comes; with no GPU at all, the one that is there stays; a CuPy that was built from source
-  (distribution `cupy`) is its owner's affair and stays too.
+* Two CuPy wheels in one environment overwrite each other's files. Where one is installed that does not fit the
+  GPU here, it is removed before the other comes; with no GPU at all, the one that is there stays; a CuPy built
+  from source (distribution `cupy`) is its owner's affair and stays too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXTRA_OF_WHEEL = {wheel: extra for extra, wheel in WHEEL_OF_EXTRA.items()}
 
 @dataclass(frozen=True)
 class Gpus:
-    """What nvidia-smi says: the GPUs' compute capabilities and the newest CUDA version that the driver serves."""
+    """What nvidia-smi says: the GPUs' compute capabilities, and the newest CUDA that the driver serves."""
 
     capabilities: tuple[tuple[int, int], ...]
     cuda_version: tuple[int, int] | None
@@ -45,7 +45,8 @@ def read_gpus() -> Gpus | None:
     if listed is None or not re.search(r"^GPU \d+", listed, re.MULTILINE):
         return None
     queried = _output("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader") or ""
-    capabilities = tuple((int(a), int(b)) for a, b in re.findall(r"^\s*(\d+)\.(\d+)\s*$", queried, re.MULTILINE))
+    numbers = re.findall(r"^\s*(\d+)\.(\d+)\s*$", queried, re.MULTILINE)
+    capabilities = tuple((int(major), int(minor)) for major, minor in numbers)
     version = re.search(r"CUDA[\w ]*Version\s*:\s*(\d+)\.(\d+)", _output("nvidia-smi") or "")
     return Gpus(capabilities, (int(version[1]), int(version[2])) if version else None)
 
@@ -101,8 +102,8 @@ def _output(*command: str) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Print the CuPy extra for this machine: cuda12, cuda13 or nothing.")
-    parser.add_argument("--tests", action="store_true", help="cuda12 where there is no GPU: the tests need NVRTC")
+    parser = argparse.ArgumentParser(description="Print the CuPy extra for this machine, if any.")
+    parser.add_argument("--tests", action="store_true", help="cuda12 where there is no GPU, for its NVRTC")
     parser.add_argument("--prepare", action="store_true", help="remove CuPy wheels of another kind first")
     options = parser.parse_args(arguments)
     if not wheels_exist():
