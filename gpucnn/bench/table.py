@@ -1,0 +1,89 @@
+"""A record as a table: aligned text for the terminal, Markdown for the README."""
+
+from __future__ import annotations
+
+from gpucnn.bench.record import LECTURE_I7, LECTURE_ROWS, Record, Result
+
+HEADINGS = ("device", "framework", "examples/sec", "20% to 80%", "x i7-7500U", "x PyTorch")
+
+
+def rows(record: Record) -> list[tuple[str, ...]]:
+    """The cells below HEADINGS: the lecture's four rows first, then this machine's, each framework in its faster layout."""
+    cells = [(name, "TensorFlow, 2017", f"{speed:,.0f}", "", _ratio(speed / LECTURE_I7), "") for name, speed in LECTURE_ROWS]
+    best = record.best()
+    peers = {result.device: result.median for result in best if result.framework == "PyTorch"}
+    for result in best:
+        low, high = result.spread
+        against_peer = result.median / peers[result.device] if result.device in peers else None
+        cells.append((
+            result.device_name,
+            _framework(result),
+            f"{result.median:,.0f}",
+            f"{low:,.0f} to {high:,.0f}",
+            _ratio(result.median / LECTURE_I7),
+            _ratio(against_peer) if against_peer is not None and result.framework != "PyTorch" else "",
+        ))  # fmt: skip
+    return cells
+
+
+def has_memory(record: Record) -> bool:
+    """Whether peak memory was measured."""
+    return any(result.peak_memory_bytes is not None for result in record.results)
+
+
+def memory_lines(record: Record) -> list[str]:
+    """Peak memory of each, a line each; nothing where it was not measured."""
+    return [
+        f"peak memory, {_framework(result)} on {result.device}: {result.peak_memory_bytes / 2**20:,.0f} MiB"
+        for result in record.best()
+        if result.peak_memory_bytes is not None
+    ]
+
+
+def notes(record: Record) -> list[str]:
+    """What the figures are figures of."""
+    pipeline = {
+        "synthetic": "input pipeline left out (--synthetic)",
+        "shapes": "input pipeline included, over generated images (CIFAR-10 was not found)",
+    }.get(record.input, f"input pipeline included ({record.input})")
+    versions = record.machine.get("versions", {})
+    named = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
+    blas = record.machine.get("blas") or []
+    threads = f"{blas[0]['name']} with {blas[0]['threads']} threads" if blas else "unknown BLAS"
+    lines = [
+        f"training the {record.network} network, batch {record.batch_size}, float32: median of {record.repeats} repeats of"
+        f" {record.steps} steps; {pipeline}",
+        f"{record.date}, commit {str(record.machine.get('commit', 'unknown'))[:12]}; {named}; {threads}",
+    ]
+    for gpu in record.machine.get("gpus") or []:
+        limit = f", power limit {gpu['power_limit_watts']:.0f} W" if gpu.get("power_limit_watts") else ""
+        lines.append(f"{gpu['name']}, driver {gpu['driver']}{limit}")
+    return lines
+
+
+def as_text(record: Record) -> str:
+    """The table in plain text, columns aligned."""
+    table = [HEADINGS, *rows(record)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
+    lines = []
+    for row in table:
+        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join([*lines, "", *memory_lines(record), *notes(record)])
+
+
+def as_markdown(record: Record) -> str:
+    """The table in Markdown, as the README carries it."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|---:|---:|---:|---:|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(record)]
+    text = [line[0].upper() + line[1:] + "." for line in [*memory_lines(record), *notes(record)]]
+    return "\n".join([*lines, "", *(f"{line}\\" for line in text[:-1]), *text[-1:]])
+
+
+def _framework(result: Result) -> str:
+    return f"{result.framework} {result.version}" + (f" ({result.layout})" if result.framework == "PyTorch" else "")
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
