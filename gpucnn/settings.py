@@ -1,11 +1,12 @@
 """What the environment says: every ``GPUCNN_*`` variable is read here, and only here, at the moment it is asked for.
 
-``VARIABLES`` describes them all; the documentation's page and ``gpucnn doctor`` print that list. A value that makes no sense raises
-ValueError, naming the variable and what it takes.
+``VARIABLES`` describes them all; the documentation's page and ``gpucnn doctor`` print that list. A value that makes
+no sense raises ValueError, naming the variable and what it takes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -83,9 +84,9 @@ def data_dir() -> Path | None:
 def cache_dir() -> Path:
     """The folder of compiled kernels and downloads, created on first use.
 
-    GPUCNN_CACHE_DIR names it. Otherwise it is the user's cache folder (platformdirs), or, where that cannot be written, a folder
-    of this user alone below the temporary directory; a warning is logged once. Raises OSError where GPUCNN_CACHE_DIR cannot be
-    created: a folder that was asked for by name is not replaced by another.
+    GPUCNN_CACHE_DIR names it. Otherwise it is the user's cache folder (platformdirs), or, where that cannot be
+    written, a folder of this user alone below the temporary directory; a warning is logged once. Raises OSError where
+    GPUCNN_CACHE_DIR cannot be created: a folder that was asked for by name is not replaced by another.
     """
     named = os.environ.get("GPUCNN_CACHE_DIR", "")
     if named:
@@ -121,19 +122,19 @@ def _temporary_cache(instead_of: Path, problem: str) -> Path:
 
 
 def private_temporary_folder() -> Path:
-    """A folder below the temporary directory that only this user can enter, the same one for each of the user's processes.
+    """A folder below the temporary directory that only this user can enter, the same one for each of the user's
+    processes.
 
-    The temporary directory is shared: somebody else may have made the folder first, to have us load their kernels. So its owner,
-    kind and mode are checked, and where they are wrong a new folder with an unguessable name is made for this process.
+    The temporary directory is shared: somebody else may have made the folder first, to have us load their kernels. So
+    its owner, kind and mode are checked, and where they are wrong a new folder with an unguessable name is made for
+    this process.
     """
     import tempfile
 
     user = os.getuid() if hasattr(os, "getuid") else None  # Windows: the temporary directory is the user's own
     folder = Path(tempfile.gettempdir()) / (f"gpucnn-{user}" if user is not None else "gpucnn")
-    try:
+    with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
-    except OSError:
-        pass
     if _is_private(folder, user):
         return folder
     return Path(tempfile.mkdtemp(prefix="gpucnn-"))
@@ -152,12 +153,16 @@ def _is_private(folder: Path, user: int | None) -> bool:
 
 
 def kernels_path() -> Path:
-    """The folder of the CUDA sources: ``gpucnn/kernels`` in an installed wheel, ``kernels`` beside ``gpucnn`` in the source tree.
+    """The folder of the CUDA sources: ``gpucnn/kernels`` in an installed wheel, ``kernels`` beside ``gpucnn`` in the
+    source tree.
 
-    Inside the package first: in site-packages a neighbour named ``kernels`` is somebody else's. Raises FileNotFoundError.
+    Inside the package first: in site-packages a neighbour named ``kernels`` is somebody else's. Raises
+    FileNotFoundError.
     """
     package = Path(__file__).resolve().parent
     for folder in (package / "kernels", package.parent / "kernels"):
         if (folder / "common.cuh").is_file():
             return folder
-    raise FileNotFoundError(f"the CUDA sources are missing: neither {package / 'kernels'} nor {package.parent / 'kernels'} has them")
+    raise FileNotFoundError(
+        f"the CUDA sources are missing: neither {package / 'kernels'} nor {package.parent / 'kernels'} has them"
+    )

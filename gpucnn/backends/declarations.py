@@ -5,9 +5,9 @@ A kernel is declared literally, never by a macro, as
     extern "C" __global__ void __launch_bounds__(256) relu_forward(
         IN float* __restrict__ x, OUT float* __restrict__ y, long long size)
 
-Every pointer says by IN, OUT or INOUT (kernels/common.cuh) what the kernel does with it. There are four kinds of parameter: a scalar;
-an array (``IN float* x``); a table, which is an array of pointers to arrays (``INOUT float* const* parameters``); and a struct
-by value, whose definition is looked for in the file and in what it includes.
+Every pointer says by IN, OUT or INOUT (kernels/common.cuh) what the kernel does with it. There are four kinds of
+parameter: a scalar; an array (``IN float* x``); a table, which is an array of pointers to arrays (``INOUT float*
+const* parameters``); and a struct by value, whose definition is looked for in the file and in what it includes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ MAX_THREADS = 1024  # of a block, on every architecture
 class Parameter:
     """One parameter of a kernel.
 
-    ``dtype`` is that of the scalar, of the array's elements, of the elements of each array of a table, or of the struct (an aligned
-    structured dtype). An array starts at a multiple of ``alignment`` bytes and its size is a multiple of ``vector`` elements
-    (``float4*``: 16 bytes, 4 elements).
+    ``dtype`` is that of the scalar, of the array's elements, of the elements of each array of a table, or of the
+    struct (an aligned structured dtype). An array starts at a multiple of ``alignment`` bytes and its size is a
+    multiple of ``vector`` elements (``float4*``: 16 bytes, 4 elements).
     """
 
     name: str
@@ -91,7 +91,8 @@ def kernel_sources() -> list[Path]:
 def declarations(path: str | Path) -> dict[str, Declaration]:
     """The kernels of a ``.cu`` file by name, in the file's order; a bare name is looked for in the package's kernels.
 
-    The result is kept until the file, or one that it includes, changes. Raises DeclarationError (a ValueError) with file and line.
+    The result is kept until the file, or one that it includes, changes. Raises DeclarationError (a ValueError) with
+    file and line.
     """
     source = source_path(path)
     files = tuple(included_files(source))
@@ -99,7 +100,8 @@ def declarations(path: str | Path) -> dict[str, Declaration]:
 
 
 def source_path(path: str | Path) -> Path:
-    """``path`` itself, or the package's kernel file of that name. Raises FileNotFoundError naming the files there are."""
+    """``path`` itself, or the package's kernel file of that name. Raises FileNotFoundError naming the files there
+    are."""
     found = Path(path)
     if found.parent == Path("."):
         found = settings.kernels_path() / found
@@ -141,7 +143,11 @@ _KERNEL = re.compile(
 @lru_cache(maxsize=256)
 def _declarations(source: Path, stamps: tuple[tuple[Path, int], ...]) -> dict[str, Declaration]:
     texts = [_text(file) for file, _ in stamps]
-    structs = {name: body for text in texts for name, body in re.findall(r"\bstruct\s+(\w+)\s*\{(.*?)\n?\}\s*;", text, re.DOTALL)}
+    structs = {
+        name: body
+        for text in texts
+        for name, body in re.findall(r"\bstruct\s+(\w+)\s*\{(.*?)\n?\}\s*;", text, re.DOTALL)
+    }
     constants = {name: int(value) for text in texts for name, value in _CONSTANT.findall(text)}
     text = texts[0]
     found: dict[str, Declaration] = {}
@@ -203,7 +209,9 @@ def _parameter(text: str, structs: dict[str, str], where: str) -> Parameter:
         scalar, vector = SCALAR_TYPES[c_type], 1
     else:
         known = ", ".join([*SCALAR_TYPES, *VECTOR_TYPES])
-        raise DeclarationError(f"{where}: parameter {match['name']} points to the unknown type {c_type!r} (known: {known})")
+        raise DeclarationError(
+            f"{where}: parameter {match['name']} points to the unknown type {c_type!r} (known: {known})"
+        )
     dtype = np.dtype(scalar)
     kind, stars = ("table", "* const*") if match["table"] else ("array", "*")
     return Parameter(match["name"], c_type + stars, kind, match["direction"].lower(), dtype, dtype.itemsize * vector, vector,
