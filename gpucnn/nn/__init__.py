@@ -1,0 +1,31 @@
+"""Layers and what networks are built of, with PyTorch's names."""
+
+from gpucnn.nn import init
+from gpucnn.nn.activation import ReLU
+from gpucnn.nn.containers import ModuleList, Sequential
+from gpucnn.nn.convolution import Conv2d
+from gpucnn.nn.dropout import Dropout
+from gpucnn.nn.linear import Flatten, Identity, Linear
+from gpucnn.nn.loss import CrossEntropyLoss
+from gpucnn.nn.module import Module
+from gpucnn.nn.normalization import LocalResponseNorm
+from gpucnn.nn.parameter import Parameter
+from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
+
+__all__ = [
+    "AvgPool2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "Identity",
+    "Linear",
+    "LocalResponseNorm",
+    "MaxPool2d",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "init",
+]

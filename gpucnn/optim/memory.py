@@ -1,0 +1,41 @@
+"""Arrays as the fused update kernels want them: C-contiguous, and one like the other in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn import layout
+from gpucnn.tensor import Tensor
+
+Array = Any
+
+
+def zeros_like(tensor: Tensor) -> Tensor:
+    """Zeros with the shape, dtype, device and memory order of ``tensor``."""
+    with tensor.backend.context():
+        return Tensor(tensor.backend.xp.zeros_like(tensor.data), tensor.device)
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy in the same memory order, outside the tape."""
+    with tensor.backend.context():
+        return Tensor(tensor.data.copy(order="K"), tensor.device)
+
+
+def matched(tensor: Tensor, other: Tensor) -> Array:
+    """The array of ``tensor`` (shape as ``other``) seen in the memory order of ``other``; a copy only where the orders differ."""
+    if tensor.data.strides == other.data.strides:
+        return layout.memory_view(tensor.data)
+    target = other.data
+    axes = sorted(range(target.ndim), key=lambda axis: (-abs(target.strides[axis]), -target.shape[axis]))
+    with tensor.backend.context():
+        return layout.contiguous(tensor.data.transpose(axes))
+
+
+def suits(tensor: Tensor, parameter: Tensor) -> bool:
+    """Whether an optimizer's tensor still lies as its parameter does (a module may have been moved since)."""
+    return (
+        tensor.device == parameter.device
+        and tensor.dtype == parameter.dtype
+        and tensor.data.strides == parameter.data.strides
+    )
