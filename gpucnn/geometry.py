@@ -1,7 +1,7 @@
 """The sizes of a convolution and of a pooling, built and checked in one place.
 
-The letters are cuDNN's and CUTLASS's: input N C H W, filters K R S, output P Q. ``C`` counts all input channels; a filter sees
-``C // groups`` of them.
+The letters are cuDNN's and CUTLASS's: input N C H W, filters K R S, output P Q. ``C`` counts all input channels; a
+filter sees ``C // groups`` of them.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def padding_amounts(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """``padding`` as ((top, bottom), (left, right)).
 
-    Takes an int, a pair (height, width), ((top, bottom), (left, right)), ``"valid"`` or ``"same"`` in any case. "same" follows
-    TensorFlow also for strides above 1: the output has ceil(size / stride) rows.
+    Takes an int, a pair (height, width), ((top, bottom), (left, right)), ``"valid"`` or ``"same"`` in any case.
+    "same" follows TensorFlow also for strides above 1: the output has ceil(size / stride) rows.
     """
     if isinstance(padding, str):
         if padding.lower() == "valid":
@@ -130,7 +130,9 @@ class Conv2dGeometry:
         )
         p, q = _output_sizes(operator, "filter", (h, w), (r, s), (stride_h, stride_w), (dilation_h, dilation_w),
                              (top, bottom), (left, right), ceil_mode=False)  # fmt: skip
-        return cls(n, h, w, c, k, r, s, p, q, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w, groups)
+        return cls(
+            n, h, w, c, k, r, s, p, q, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w, groups
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -161,8 +163,9 @@ class Conv2dGeometry:
 class Pool2dGeometry:
     """A 2-D pooling's sizes; build it with :meth:`of`. Windows of R x S over (N, C, H, W) give (N, C, P, Q).
 
-    The fields stand in the order of ``struct Pool2dGeometry`` in kernels/geometry.cuh. With ``ceil_mode`` the last window may
-    reach beyond the bottom and right padding; it always starts inside the input or its top or left padding, as in PyTorch.
+    The fields stand in the order of ``struct Pool2dGeometry`` in kernels/geometry.cuh. With ``ceil_mode`` the last
+    window may reach beyond the bottom and right padding; it always starts inside the input or its top or left
+    padding, as in PyTorch.
     """
 
     N: int
@@ -210,7 +213,8 @@ class Pool2dGeometry:
         )
         if not isinstance(padding, str) and (2 * max(top, bottom) > r or 2 * max(left, right) > s):
             raise ValueError(
-                f"{operator}: padding must be at most half of the window, got padding {padding!r} for kernel_size {(r, s)}"
+                f"{operator}: padding must be at most half of the window,"
+                f" got padding {padding!r} for kernel_size {(r, s)}"
             )
         p, q = _output_sizes(operator, "window", (h, w), (r, s), (stride_h, stride_w), (dilation_h, dilation_w),
                              (top, bottom), (left, right), ceil_mode)  # fmt: skip
@@ -243,7 +247,9 @@ def _output_sizes(
     ceil_mode: bool,
 ) -> tuple[int, int]:
     outputs = []
-    for extent, taps, step, spread, (before, after) in zip(size, window, stride, dilation, (rows, columns), strict=True):
+    for extent, taps, step, spread, (before, after) in zip(
+        size, window, stride, dilation, (rows, columns), strict=True
+    ):
         padded = extent + before + after
         reach = spread * (taps - 1) + 1
         if reach > padded or extent < 1:

@@ -1,10 +1,12 @@
 """Every primitive that a device must offer, listed once.
 
-Primitives work on arrays (``numpy.ndarray`` on ``cpu`` and ``emulated``, ``cupy.ndarray`` on ``cuda``), know nothing of tensors or
-gradients and trust their arguments: the operators in gpucnn/functional/ have checked them. Images are C-contiguous N, H, W, C and
-filters K, R, S, C/groups. On ``cpu`` the dtype is float32 or float64; ``cuda`` and ``emulated`` compute in float32.
+Primitives work on arrays (``numpy.ndarray`` on ``cpu`` and ``emulated``, ``cupy.ndarray`` on ``cuda``), know nothing
+of tensors or gradients and trust their arguments: the operators in gpucnn/functional/ have checked them. Images are
+C-contiguous N, H, W, C and filters K, R, S, C/groups. On ``cpu`` the dtype is float32 or float64; ``cuda`` and
+``emulated`` compute in float32.
 
-What needs no kernel of its own (broadcast arithmetic, reductions, indexing, reshape) is written over ``xp``, the array module.
+What needs no kernel of its own (broadcast arithmetic, reductions, indexing, reshape) is written over ``xp``, the
+array module.
 """
 
 from __future__ import annotations
@@ -37,17 +39,22 @@ class Backend(ABC):
 
     @abstractmethod
     def to_host(self, array: Array) -> Any:
-        """Copies to a new NumPy array, keeping the memory order; waits for the device and raises what its data got wrong."""
+        """Copies to a new NumPy array, keeping the memory order.
+
+        Waits for the device and raises what its data got wrong.
+        """
 
     @abstractmethod
     def synchronize(self) -> None:
         """Waits for all launched work and raises what its data got wrong (a label out of range)."""
 
-    # ---- convolution ------------------------------------------------------------------------------------------------------
+    # ---- convolution ----
 
     @abstractmethod
     def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
-        """y (N,P,Q,K): y[n,p,q,k] = bias[k] + sum over r, s, c of x[n, p*stride_h - pad_top + r*dilation_h, ..., c] w[k,r,s,c]."""
+        """y (N,P,Q,K): y[n,p,q,k] = bias[k] + sum over r, s, c of x[n, p*stride_h - pad_top + r*dilation_h, ..., c]
+        w[k,r,s,c].
+        """
 
     @abstractmethod
     def conv2d_dgrad(self, dy: Array, w: Array, g: Conv2dGeometry) -> Array:
@@ -61,11 +68,13 @@ class Backend(ABC):
     def bias_grad(self, dy: Array) -> Array:
         """db (K,): the sum of dy (..., K) over all axes but the last."""
 
-    # ---- pooling ----------------------------------------------------------------------------------------------------------
+    # ---- pooling ----
 
     @abstractmethod
     def max_pool2d_forward(self, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
-        """y (N,P,Q,C) and index (N,P,Q,C): the place r*S + s of the maximum in its window, the first of equals, NaN above all.
+        """y (N,P,Q,C) and index (N,P,Q,C):
+
+        the place r*S + s of the maximum in its window, the first of equals, NaN above all.
 
         index is uint8 where R*S <= 256, else int32. Padding never wins.
         """
@@ -78,14 +87,15 @@ class Backend(ABC):
     def avg_pool2d_forward(self, x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
         """y (N,P,Q,C), the mean over each window, PyTorch's rules for the divisor.
 
-        ``divisor`` overrides; else the window clipped to the padded input (count_include_pad) or to the input itself is counted.
+        ``divisor`` overrides; else the window clipped to the padded input (count_include_pad) or to the input itself
+        is counted.
         """
 
     @abstractmethod
     def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
         """dx (N,H,W,C) of :meth:`avg_pool2d_forward`."""
 
-    # ---- elementwise and normalisation ------------------------------------------------------------------------------------
+    # ---- elementwise and normalisation ----
 
     @abstractmethod
     def relu_forward(self, x: Array) -> Array:
@@ -97,29 +107,31 @@ class Backend(ABC):
 
     @abstractmethod
     def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
-        """y = x / scale**beta and scale = k + alpha / size * (sum of x*x over ``size`` neighbouring channels), both like x.
+        """y = x / scale**beta and scale = k + alpha / size * (sum of x*x over ``size`` channels), both like x.
 
         x is (..., C), C-contiguous. The window of channel c is [c - size // 2, c + (size - 1) // 2], as in PyTorch.
         """
 
     @abstractmethod
-    def lrn_backward(
-        self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float
-    ) -> Array:
-        """dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows that hold the channel)."""
+    def lrn_backward(self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        """dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows that hold the
+        channel).
+        """
 
     @abstractmethod
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
-        """x * keep / (1 - p), C-contiguous, keep drawn from the Philox stream of ``key`` (random.keep_mask in memory order); 0 <= p < 1.
+        """x * keep / (1 - p), C-contiguous, keep drawn from the Philox stream of ``key`` (random.keep_mask);
+        0 <= p < 1.
 
         The same key gives the same mask, so backward is this function on dy.
         """
 
-    # ---- matrices ---------------------------------------------------------------------------------------------------------
+    # ---- matrices ----
 
     @abstractmethod
     def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
-        """(..., M, N) of a (..., M, K) and b (..., K, N), both C-contiguous with equal leading axes (none, or one batch axis).
+        """(..., M, N) of a (..., M, K) and b (..., K, N), both C-contiguous with equal leading axes (none, or one batch
+        axis).
 
         ``transpose_a``: a is stored (..., K, M); ``transpose_b``: b is stored (..., N, K).
         """
@@ -128,27 +140,32 @@ class Backend(ABC):
     def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
         """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
 
-    # ---- loss -------------------------------------------------------------------------------------------------------------
+    # ---- loss ----
 
     @abstractmethod
     def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """losses (N,) = log(sum exp logits[n]) - logits[n, labels[n]], and log_sum_exp (N,), both overflow-safe; logits (N, C).
+        """losses (N,) = log(sum exp logits[n]) - logits[n, labels[n]], and log_sum_exp (N,), both overflow-safe.
 
-        labels (N,) are int32 or int64. A label outside [0, C) raises ValueError: at once on ``cpu`` and ``emulated``, at the next
-        host read on ``cuda``, which until then gives NaN for that loss.
+        Logits (N, C).
+
+        labels (N,) are int32 or int64. A label outside [0, C) raises ValueError: at once on ``cpu`` and ``emulated``,
+        at the next host read on ``cuda``, which until then gives NaN for that loss.
         """
 
     @abstractmethod
     def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
         """dlogits (N, C) = dlosses[n] * (softmax(logits[n]) - onehot(labels[n]))."""
 
-    # ---- indexing ---------------------------------------------------------------------------------------------------------
+    # ---- indexing ----
 
     @abstractmethod
     def scatter_add(self, size: int, positions: Array, values: Array) -> Array:
-        """out (size,): out[positions[i]] += values[i] in the order of i, from zeros. positions int64 (M,) in range, values (M,)."""
+        """out (size,): out[positions[i]] += values[i] in the order of i, from zeros.
 
-    # ---- optimizers -------------------------------------------------------------------------------------------------------
+        positions int64 (M,) in range, values (M,).
+        """
+
+    # ---- optimizers ----
 
     @abstractmethod
     def sgd_step(
@@ -163,10 +180,13 @@ class Backend(ABC):
         nesterov: bool,
         first: bool,
     ) -> None:
-        """One step of PyTorch's SGD on all arrays, in place, in one launch; arrays of one position share size and memory order.
+        """One step of PyTorch's SGD on all arrays, in place, in one launch.
 
-        d = gradient + weight_decay * parameter; with momentum: buffer = d if ``first`` else momentum * buffer + (1 - dampening) * d,
-        and d = d + momentum * buffer if ``nesterov`` else buffer; parameter -= lr * d. ``momenta`` is None without momentum.
+        Arrays of one position share size and memory order.
+
+        d = gradient + weight_decay * parameter; with momentum: buffer = d if ``first`` else momentum * buffer + (1 -
+        dampening) * d, and d = d + momentum * buffer if ``nesterov`` else buffer; parameter -= lr * d. ``momenta`` is
+        None without momentum.
         """
 
     @abstractmethod

@@ -1,0 +1,351 @@
+"""The tape: differentiable functions, what they save, and the walk back over them.
+
+The interface is PyTorch's ``torch.autograd.Function``. A :class:`Function` called through ``apply`` leaves a
+:class:`Node` behind; :func:`backward` visits the nodes from the last made to the first, so that each is visited after
+all that used its results.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from gpucnn.device import Device
+
+
+class Version:
+    """Counts in-place changes of one piece of memory; a tensor shares it with its views."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Recorded:
+    """What the tape knows of a tensor; :class:`gpucnn.Tensor` is the one subclass."""
+
+    data: Any
+    device: Device
+    requires_grad: bool
+    grad: Any
+    node: Node | None  # the call that made it, None for a leaf
+    output_index: int  # which of the call's outputs it is
+    version: Version
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded call made this tensor; gradients are kept for leaves only."""
+        return self.node is None
+
+    def detach(self) -> Any:
+        """The same memory as a tensor that the tape does not know."""
+        raise NotImplementedError  # Tensor's; declared here for the type checker
+
+    def accumulate_grad(self, gradient: Any) -> None:
+        """Adds ``gradient`` to ``grad``."""
+        raise NotImplementedError  # Tensor's
+
+
+# ---- recording on and off ----
+
+
+class _Recording(threading.local):
+    enabled = True
+
+
+_recording = _Recording()
+
+
+def is_grad_enabled() -> bool:
+    """Whether calls are recorded in this thread."""
+    return _recording.enabled
+
+
+class _SetRecording:
+    """A context manager and decorator that turns recording on or off in this thread."""
+
+    enabled: ClassVar[bool]
+
+    def __enter__(self) -> None:
+        self._before = _recording.enabled
+        _recording.enabled = self.enabled
+
+    def __exit__(self, *exception: object) -> None:
+        _recording.enabled = self._before
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(_SetRecording):
+    """Within it nothing is recorded: ``with gpucnn.no_grad():`` or ``@gpucnn.no_grad()``."""
+
+    enabled = False
+
+
+class enable_grad(_SetRecording):
+    """Within it calls are recorded again, inside a :class:`no_grad`."""
+
+    enabled = True
+
+
+# ---- functions ----
+
+
+class Context:
+    """What a Function's forward leaves for its backward.
+
+    Any attribute may be set on it; tensors go through save_for_backward.
+    """
+
+    def __init__(self, name: str, needs_input_grad: tuple[bool, ...]) -> None:
+        self._name = name
+        self.needs_input_grad = needs_input_grad
+        self._saved: tuple[tuple[Any, int], ...] | None = ()
+        self._non_differentiable: tuple[Any, ...] = ()
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keeps tensors (or None) for backward. Inputs and outputs; an in-place change in between is noticed."""
+        for tensor in tensors:
+            if tensor is not None and not isinstance(tensor, Recorded):
+                raise TypeError(f"{self._name}: save_for_backward takes tensors, got {type(tensor).__name__}")
+        # A detached alias, so that an output does not hold the node that holds it.
+        self._saved = tuple((None, 0) if t is None else (t.detach(), t.version.count) for t in tensors)
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """The tensors given to save_for_backward.
+
+        Raises RuntimeError once freed, or if one was modified in place since.
+        """
+        if self._saved is None:
+            raise RuntimeError(
+                f"{self._name}: backward a second time through a graph whose saved tensors are freed;"
+                " pass retain_graph=True to the first backward"
+            )
+        for tensor, version in self._saved:
+            if tensor is not None and tensor.version.count != version:
+                raise RuntimeError(
+                    f"{self._name}: a tensor of shape {tensor.shape} saved for backward was modified in place"
+                    f" (saved at version {version}, now {tensor.version.count})"
+                )
+        return tuple(tensor for tensor, _ in self._saved)
+
+    def mark_non_differentiable(self, *tensors: Any) -> None:
+        """Declares outputs (indices, masks) that carry no gradient."""
+        self._non_differentiable = tensors
+
+    def free(self) -> None:
+        """Lets go of all that forward left; saved_tensors raises from here on."""
+        name, needs = self._name, self.needs_input_grad
+        self.__dict__.clear()
+        self._name, self.needs_input_grad, self._saved = name, needs, None
+        self._non_differentiable = ()
+
+
+class Function:
+    """A differentiable function:
+
+    subclass it with static ``forward(ctx, ...)`` and ``backward(ctx, ...)``; call ``apply``.
+
+    ``forward`` gets the arguments of ``apply``, tensors as tensors, and returns a tensor or a tuple of them.
+    ``backward`` gets one gradient for each output and returns one for each argument of ``forward`` (None for what is
+    no tensor or needs none). Both run with recording off.
+
+    >>> import gpucnn
+    >>> class Multiply(gpucnn.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x, y):
+    ...         ctx.save_for_backward(x, y)
+    ...         return x * y
+    ...     @staticmethod
+    ...     def backward(ctx, grad_z):
+    ...         x, y = ctx.saved_tensors
+    ...         return y * grad_z, x * grad_z
+    >>> x = gpucnn.tensor([2.0], device="cpu", requires_grad=True)
+    >>> Multiply.apply(x, gpucnn.tensor([3.0], device="cpu")).backward()
+    >>> x.grad.item()
+    3.0
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        """Computes the outputs from the arguments of ``apply``."""
+        raise NotImplementedError("a Function needs a static method forward(ctx, ...)")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Computes the gradients of forward's arguments from those of its outputs."""
+        raise NotImplementedError("a Function needs a static method backward(ctx, ...)")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Runs forward and, where recording is on and an argument requires a gradient, records the call."""
+        from gpucnn import backends
+
+        tensors = [arg for arg in args if isinstance(arg, Recorded)]
+        device = _common_device(cls.__name__, tensors)
+        recording = _recording.enabled and any(tensor.requires_grad for tensor in tensors)
+        needs = tuple(recording and isinstance(arg, Recorded) and arg.requires_grad for arg in args)
+        ctx = Context(cls.__name__, needs)
+        _recording.enabled, before = False, _recording.enabled
+        try:
+            if device.type == "cuda":
+                with backends.get(device).context():
+                    result = cls.forward(ctx, *args)
+            else:
+                result = cls.forward(ctx, *args)
+        finally:
+            _recording.enabled = before
+        outputs = result if isinstance(result, tuple) else (result,)
+        for output in outputs:
+            if not isinstance(output, Recorded):
+                raise TypeError(f"{cls.__name__}: forward must return tensors, got {type(output).__name__}")
+        if not recording:
+            return result
+        # An output that is an argument, or was recorded before, gets a tensor of its own for this call.
+        fresh = [o.detach() if o.node is not None or any(o is t for t in tensors) else o for o in outputs]
+        node = Node(cls, ctx, args, fresh, device)
+        for index, (output, original) in enumerate(zip(fresh, outputs, strict=True)):
+            if not any(original is marked for marked in ctx._non_differentiable):
+                output.requires_grad, output.node, output.output_index = True, node, index
+        ctx._non_differentiable = ()
+        return tuple(fresh) if isinstance(result, tuple) else fresh[0]
+
+
+def _common_device(operator: str, tensors: Sequence[Recorded]) -> Device:
+    if not tensors:
+        raise TypeError(f"{operator}: expected at least one tensor among its arguments")
+    device = tensors[0].device
+    for tensor in tensors:
+        if tensor.device != device:
+            raise ValueError(f"{operator}: tensors on two devices: {device} and {tensor.device}")
+    return device
+
+
+_order = itertools.count()
+
+
+class Node:
+    """One recorded call: the function, its context, and where its arguments came from."""
+
+    __slots__ = ("ctx", "device", "edges", "function", "order", "outputs")
+
+    def __init__(
+        self, function: type[Function], ctx: Context, args: Sequence[Any], outputs: Sequence[Recorded], device: Device
+    ) -> None:
+        self.function = function
+        self.ctx = ctx
+        self.order = next(_order)
+        self.device = device
+        # For each argument: (node, index of its output), the leaf itself, or None where no gradient goes.
+        self.edges: tuple[tuple[Node, int] | Recorded | None, ...] = tuple(
+            None if not needed else arg if arg.node is None else (arg.node, arg.output_index)
+            for arg, needed in zip(args, ctx.needs_input_grad, strict=True)
+        )
+        self.outputs = tuple((output.data.shape, output.data.dtype) for output in outputs)
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self.function.__name__
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+# ---- the walk back ----
+
+
+def backward(root: Recorded, gradient: Any, retain_graph: bool, zeros: Callable[..., Any]) -> None:
+    """Adds the gradient of ``root``, weighted by ``gradient``, to the ``grad`` of all leaves that it was computed from.
+
+    Nodes are visited from the last made to the first; what a node saved is freed as soon as it was visited, unless
+    ``retain_graph``. ``zeros(shape, dtype, device)`` makes the gradient of an output that nothing used.
+    """
+    if root.node is None:
+        root.accumulate_grad(_owned(gradient, [gradient]))
+        return
+    waiting: dict[Node, list[Any]] = {root.node: [None] * len(root.node.outputs)}
+    waiting[root.node][root.output_index] = gradient
+    queue = [(-root.node.order, root.node)]
+    before, _recording.enabled = _recording.enabled, False
+    try:
+        while queue:
+            _, node = heapq.heappop(queue)
+            received = waiting.pop(node)
+            given = _run(node, received, zeros)
+            if not retain_graph:
+                node.ctx.free()
+            for index, (edge, grad) in enumerate(zip(node.edges, given, strict=True)):
+                if edge is None or grad is None:
+                    continue
+                if isinstance(edge, Recorded):
+                    others = [*received, *given[:index], *given[index + 1 :]]
+                    edge.accumulate_grad(_owned(grad, others))
+                    continue
+                source, output = edge
+                if source not in waiting:
+                    waiting[source] = [None] * len(source.outputs)
+                    heapq.heappush(queue, (-source.order, source))
+                sums = waiting[source]
+                sums[output] = grad if sums[output] is None else sums[output] + grad
+            del received, given
+    finally:
+        _recording.enabled = before
+
+
+def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[Any, ...]:
+    from gpucnn import backends
+
+    if node.ctx._saved is None:
+        node.ctx.saved_tensors  # noqa: B018 - raises: the graph is freed
+    for index, (shape, dtype) in enumerate(node.outputs):
+        if received[index] is None:
+            received[index] = zeros(shape, dtype=dtype, device=node.device)
+    with backends.get(node.device).context():
+        result = node.function.backward(node.ctx, *received)
+    given = result if isinstance(result, tuple) else (result,)
+    if len(given) != len(node.edges):
+        raise RuntimeError(
+            f"{node.name}: backward returned {len(given)} gradients for {len(node.edges)} arguments of forward"
+        )
+    for index, (edge, grad) in enumerate(zip(node.edges, given, strict=True)):
+        if edge is None or grad is None:
+            continue
+        if not isinstance(grad, Recorded):
+            raise TypeError(f"{node.name}: backward must return tensors or None, got {type(grad).__name__}")
+        shape = edge.data.shape if isinstance(edge, Recorded) else edge[0].outputs[edge[1]][0]
+        if grad.data.shape != shape:
+            raise RuntimeError(
+                f"{node.name}: backward returned a gradient of shape {grad.data.shape}"
+                f" for argument {index} of shape {shape}"
+            )
+    return given
+
+
+def _owned(grad: Any, others: Sequence[Any]) -> Any:
+    """``grad``, copied if it shares memory with other gradients or repeats elements:
+
+    a leaf's gradient may be changed in place.
+    """
+    owner = _owner(grad.data)
+    shared = any(other is not None and _owner(other.data) is owner for other in others)
+    repeats = any(stride == 0 and size > 1 for stride, size in zip(grad.data.strides, grad.data.shape, strict=True))
+    return grad.clone() if shared or repeats else grad
+
+
+def _owner(array: Any) -> Any:
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array

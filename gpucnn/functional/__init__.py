@@ -1,0 +1,26 @@
+"""Differentiable operators with PyTorch's names, one file a family: ``import gpucnn.functional as F``."""
+
+from gpucnn.functional import methods as _methods  # noqa: F401 - gives Tensor its methods
+from gpucnn.functional.activation import log_softmax, relu, softmax
+from gpucnn.functional.convolution import conv2d
+from gpucnn.functional.dropout import dropout
+from gpucnn.functional.linear import linear, matmul
+from gpucnn.functional.loss import cross_entropy
+from gpucnn.functional.normalization import local_response_norm
+from gpucnn.functional.pooling import avg_pool2d, max_pool2d
+from gpucnn.functional.shape import flatten
+
+__all__ = [
+    "avg_pool2d",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "flatten",
+    "linear",
+    "local_response_norm",
+    "log_softmax",
+    "matmul",
+    "max_pool2d",
+    "relu",
+    "softmax",
+]

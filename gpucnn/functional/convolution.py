@@ -1,0 +1,98 @@
+"""2-D convolution (cross-correlation, as all deep-learning frameworks have it) and its gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn import layout
+from gpucnn.autograd import Function
+from gpucnn.functional import checks
+from gpucnn.geometry import Conv2dGeometry, Padding, Pair
+from gpucnn.tensor import Tensor
+
+
+def image_memory(x: Tensor, data_format: str) -> Any:
+    """The (N, H, W, C) array of a tensor of either format: a view where its memory is in that order, else a copy."""
+    return layout.nhwc(x.data) if data_format == "NCHW" else layout.contiguous(x.data)
+
+
+def image_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
+    """An (N, H, W, C) array as a tensor of either format; always a view."""
+    return Tensor(layout.nchw(array) if data_format == "NCHW" else array, like.device)
+
+
+def _filter_memory(weight: Tensor, data_format: str) -> Any:
+    """The (K, R, S, C/groups) array of filters (K, C/groups, R, S), or of (R, S, C/groups, K) for NHWC."""
+    if data_format == "NCHW":
+        return layout.nhwc(weight.data)
+    return layout.contiguous(weight.data.transpose(3, 0, 1, 2))
+
+
+def _filter_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
+    return Tensor(layout.nchw(array) if data_format == "NCHW" else array.transpose(1, 2, 3, 0), like.device)
+
+
+class Conv2d(Function):
+    """y = x * w + bias over the geometry g; backward is dgrad for x, wgrad for w and a column sum for the bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, g: Conv2dGeometry, data_format: str
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.g, ctx.data_format = g, data_format
+        x_data, w_data = image_memory(x, data_format), _filter_memory(weight, data_format)
+        y = x.backend.conv2d_fprop(x_data, w_data, None if bias is None else bias.data, g)
+        return image_tensor(y, x, data_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        g, data_format, backend = ctx.g, ctx.data_format, x.backend
+        need_x, need_weight, need_bias, *_ = ctx.needs_input_grad
+        dy = image_memory(grad, data_format)
+        dx = dw = db = None
+        if need_x:
+            dx = image_tensor(backend.conv2d_dgrad(dy, _filter_memory(weight, data_format), g), x, data_format)
+        if need_weight:
+            dw = _filter_tensor(backend.conv2d_wgrad(image_memory(x, data_format), dy, g), x, data_format)
+        if need_bias:
+            db = Tensor(backend.bias_grad(dy), x.device)
+        return dx, dw, db, None, None
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    data_format: str = "NCHW",
+) -> Tensor:
+    """Convolves ``input`` (N, C, H, W) with ``weight`` (K, C/groups, R, S) and adds ``bias`` (K,): (N, K, P, Q).
+
+    P = (H + top + bottom - dilation (R - 1) - 1) // stride + 1, Q likewise. ``padding`` is an int, a pair, ((top,
+    bottom), (left, right)), "valid" or "same" (TensorFlow's, for any stride). With ``data_format="NHWC"`` the input
+    is (N, H, W, C), the weight (R, S, C/groups, K) and the result (N, P, Q, K), as in TensorFlow.
+
+    Raises ValueError for sizes that do not fit, TypeError for other than one real dtype. Method: implicit GEMM on
+    GPUs, as in CUTLASS (https://docs.nvidia.com/cutlass/latest/media/docs/cpp/implicit_gemm_convolution.html).
+    """
+    given = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
+    checks.floating("conv2d", **given)
+    checks.data_format("conv2d", data_format)
+    input_shape, weight_shape = input.shape, weight.shape
+    if data_format == "NHWC":
+        if input.ndim != 4 or weight.ndim != 4:
+            raise ValueError(
+                "conv2d: for NHWC input must be (N, H, W, C) and weight (R, S, C/groups, K),"
+                f" got input {input_shape}, weight {weight_shape}"
+            )
+        (n, h, w, c), (r, s, depth, k) = input_shape, weight_shape
+        input_shape, weight_shape = (n, c, h, w), (k, depth, r, s)
+    g = Conv2dGeometry.of(input_shape, weight_shape, stride, padding, dilation, groups)
+    if bias is not None and bias.shape != (g.K,):
+        raise ValueError(f"conv2d: bias {bias.shape} does not fit {g.K} output channels (weight {weight.shape})")
+    return Conv2d.apply(input, weight, bias, g, data_format)  # type: ignore[no-any-return]

@@ -1,0 +1,110 @@
+"""Products of matrices: matmul and the linear layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpucnn import layout
+from gpucnn.autograd import Function
+from gpucnn.functional import checks
+from gpucnn.functional.shape import expand, reshape, unsqueeze
+from gpucnn.tensor import Tensor
+
+
+def _stored(array: Any) -> tuple[Any, bool]:
+    """``array`` for the backend's matmul: C-contiguous memory, and whether it holds the matrix transposed."""
+    if not array.flags.c_contiguous and array.swapaxes(-1, -2).flags.c_contiguous:
+        return array.swapaxes(-1, -2), True
+    return layout.contiguous(array), False
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    (left, transpose_left), (right, transpose_right) = _stored(a.data), _stored(b.data)
+    return Tensor(a.backend.matmul(left, right, transpose_left, transpose_right), a.device)
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return Tensor(x.data.swapaxes(-1, -2), x.device)
+
+
+class MatMul(Function):
+    """a (M, K) times b (K, N), or a batch (B, M, K) times (B, K, N)."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return _product(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        a, b = ctx.saved_tensors
+        need_a, need_b = ctx.needs_input_grad
+        da = _product(grad, _transposed(b)) if need_a else None
+        db = _product(_transposed(a), grad) if need_b else None
+        return da, db
+
+
+class Linear(Function):
+    """x (M, K) times w (N, K) transposed, plus bias (N,)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        x_data, w_data = layout.contiguous(x.data), layout.contiguous(weight.data)
+        return Tensor(x.backend.linear_forward(x_data, w_data, None if bias is None else bias.data), x.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        dx = _product(grad, weight) if need_x else None
+        dw = _product(_transposed(grad), x) if need_weight else None
+        db = Tensor(grad.backend.bias_grad(layout.contiguous(grad.data)), grad.device) if need_bias else None
+        return dx, dw, db
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """The matrix product as PyTorch and NumPy have it:
+
+    (..., M, K) times (..., K, N), leading axes broadcast, vectors allowed.
+    """
+    checks.floating("matmul", input=input, other=other)
+    if not input.ndim or not other.ndim:
+        raise ValueError(f"matmul: expected at least one axis each, got {input.shape} and {other.shape}")
+    a = unsqueeze(input, 0) if input.ndim == 1 else input
+    b = unsqueeze(other, 1) if other.ndim == 1 else other
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: {input.shape} times {other.shape}: {a.shape[-1]} columns meet {b.shape[-2]} rows")
+    try:
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ValueError(f"matmul: leading axes of {input.shape} and {other.shape} do not broadcast") from None
+    m, n = a.shape[-2], b.shape[-1]
+    if batch:
+        count = math.prod(batch)
+        a = reshape(expand(a, *batch, *a.shape[-2:]), (count, *a.shape[-2:]))
+        b = reshape(expand(b, *batch, *b.shape[-2:]), (count, *b.shape[-2:]))
+    product = MatMul.apply(a, b)
+    shape = (*batch, *((m,) if input.ndim > 1 else ()), *((n,) if other.ndim > 1 else ()))
+    return product if product.shape == shape else reshape(product, shape)  # type: ignore[no-any-return]
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input (..., K) times weight (N, K) transposed, plus bias (N,): (..., N).
+
+    Raises ValueError for sizes that disagree, TypeError for other than one real dtype.
+    """
+    given = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
+    checks.floating("linear", **given)
+    if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: input {input.shape} does not fit weight {weight.shape}, expected (..., K) and (N, K)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: bias {bias.shape} does not fit weight {weight.shape}, expected {weight.shape[:1]}")
+    rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
+    result = Linear.apply(rows, weight, bias)
+    return result if input.ndim == 2 else reshape(result, (*input.shape[:-1], weight.shape[0]))

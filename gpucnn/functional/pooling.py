@@ -1,0 +1,92 @@
+"""Max and average pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.autograd import Function
+from gpucnn.functional import checks
+from gpucnn.functional.convolution import image_memory, image_tensor
+from gpucnn.geometry import Padding, Pair, Pool2dGeometry
+from gpucnn.tensor import Tensor
+
+
+class MaxPool2d(Function):
+    """The maximum of each window; backward sends each gradient to the first maximum of its window."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Pool2dGeometry, data_format: str) -> Tensor:
+        y, ctx.index = x.backend.max_pool2d_forward(image_memory(x, data_format), g)
+        ctx.g, ctx.data_format = g, data_format
+        return image_tensor(y, x, data_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        dx = grad.backend.max_pool2d_backward(image_memory(grad, ctx.data_format), ctx.index, ctx.g)
+        return image_tensor(dx, grad, ctx.data_format), None, None
+
+
+class AvgPool2d(Function):
+    """The mean of each window."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None, data_format: str
+    ) -> Tensor:
+        ctx.arguments, ctx.data_format = (g, count_include_pad, divisor), data_format
+        return image_tensor(x.backend.avg_pool2d_forward(image_memory(x, data_format), *ctx.arguments), x, data_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        dx = grad.backend.avg_pool2d_backward(image_memory(grad, ctx.data_format), *ctx.arguments)
+        return image_tensor(dx, grad, ctx.data_format), None, None, None, None
+
+
+def _channels_first(operator: str, input: Tensor, data_format: str) -> tuple[int, ...]:
+    checks.floating(operator, input=input)
+    checks.data_format(operator, data_format)
+    if data_format == "NHWC" and input.ndim == 4:
+        n, h, w, c = input.shape
+        return n, c, h, w
+    return input.shape
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    data_format: str = "NCHW",
+) -> Tensor:
+    """The maximum over windows of ``input`` (N, C, H, W): (N, C, P, Q). Among equals the first wins; NaN wins over all.
+
+    ``stride`` defaults to ``kernel_size``; ``padding`` (an int, a pair, ((top, bottom), (left, right)), "valid",
+    "same") never wins; ``ceil_mode`` keeps a last window that reaches beyond the padded input. Sizes as in PyTorch;
+    raises ValueError where they do not fit.
+    """
+    shape = _channels_first("max_pool2d", input, data_format)
+    g = Pool2dGeometry.of(shape, kernel_size, stride, padding, dilation, ceil_mode)
+    return MaxPool2d.apply(input, g, data_format)  # type: ignore[no-any-return]
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    data_format: str = "NCHW",
+) -> Tensor:
+    """The mean over windows of ``input`` (N, C, H, W): (N, C, P, Q). Arguments and divisor as in PyTorch.
+
+    A window counts the padding unless ``count_include_pad`` is false; ``divisor_override`` replaces the count.
+    """
+    shape = _channels_first("avg_pool2d", input, data_format)
+    if divisor_override is not None and divisor_override == 0:
+        raise ValueError("avg_pool2d: divisor_override must not be 0")
+    g = Pool2dGeometry.of(shape, kernel_size, stride, padding, 1, ceil_mode, operator="avg_pool2d")
+    return AvgPool2d.apply(input, g, bool(count_include_pad), divisor_override, data_format)  # type: ignore[no-any-return]

@@ -1,0 +1,159 @@
+"""Sums, means and extremes over axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from gpucnn import layout
+from gpucnn.autograd import Function
+from gpucnn.functional import checks
+from gpucnn.functional.arithmetic import sqrt
+from gpucnn.functional.arithmetic import where as _where
+from gpucnn.tensor import Tensor, int64
+
+Dim = int | tuple[int, ...] | list[int] | None
+
+
+class Extreme(NamedTuple):
+    """What max and min over one axis give: the values and where they were, the first of equals."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _expanded(gradient: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """The gradient of a reduction without keepdims, seen at every element that was reduced (a read-only view)."""
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    return gradient.backend.xp.broadcast_to(gradient.data.reshape(kept), shape)
+
+
+class Sum(Function):
+    """The sum over ``axes``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+        ctx.shape, ctx.axes = x.shape, axes
+        return Tensor(layout.canonical(x.data.sum(axis=axes, keepdims=keepdim)), x.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return Tensor(layout.canonical(_expanded(grad, ctx.shape, ctx.axes)), grad.device), None, None
+
+
+class Extremum(Function):
+    """The largest (or smallest) element along one axis, the first of equals, and its index."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axis: int, largest: bool, keepdim: bool) -> tuple[Tensor, Tensor]:
+        xp = x.backend.xp
+        found = xp.expand_dims((xp.argmax if largest else xp.argmin)(x.data, axis=axis), axis)
+        values = xp.take_along_axis(x.data, found, axis=axis)
+        ctx.shape, ctx.axis, ctx.found = x.shape, axis, found
+        if not keepdim:
+            values, found = values.squeeze(axis), found.squeeze(axis)
+        indices = Tensor(layout.canonical(found.astype(int64)), x.device)
+        ctx.mark_non_differentiable(indices)
+        return Tensor(layout.canonical(values), x.device), indices
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
+        xp = grad.backend.xp
+        dx = xp.zeros(ctx.shape, dtype=grad.dtype)
+        places = xp.arange(ctx.shape[ctx.axis]).reshape([-1 if a == ctx.axis else 1 for a in range(len(ctx.shape))])
+        dx = xp.where(places == ctx.found, _expanded(grad, ctx.shape, (ctx.axis,)), dx)
+        return Tensor(layout.canonical(dx), grad.device), None, None, None
+
+
+def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The sum over ``dim`` (one axis, several, or None for all). Integers and bools add up as int64."""
+    checks.tensors("sum", input=input)
+    return Sum.apply(input, checks.axes("sum", dim, input.ndim), keepdim)  # type: ignore[no-any-return]
+
+
+def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The mean over ``dim`` (one axis, several, or None for all). Raises TypeError for integers."""
+    checks.floating("mean", input=input)
+    axes = checks.axes("mean", dim, input.ndim)
+    count = math.prod(input.shape[axis] for axis in axes)
+    return Sum.apply(input, axes, keepdim) / (count if count else math.nan)  # type: ignore[no-any-return]
+
+
+def var(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
+    """The variance over ``dim``: squared distances from the mean, divided by count - correction."""
+    checks.floating("var", input=input)
+    axes = checks.axes("var", dim, input.ndim)
+    freedom = math.prod(input.shape[axis] for axis in axes) - correction
+    distance = input - mean(input, axes, keepdim=True)
+    return sum(distance * distance, axes, keepdim) / (freedom if freedom > 0 else math.nan)
+
+
+def std(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
+    """The square root of :func:`var`."""
+    return sqrt(var(input, dim, correction, keepdim))
+
+
+def _extreme(operator: str, input: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor | Extreme:
+    checks.tensors(operator, input=input)
+    if not input.numel() and (dim is None or not input.shape[checks.axis(operator, dim, input.ndim)]):
+        raise ValueError(f"{operator}: no elements to choose from in shape {input.shape}")
+    if dim is not None:
+        return Extreme(*Extremum.apply(input, checks.axis(operator, dim, input.ndim), largest, keepdim))
+    with input.backend.context():
+        best = getattr(input.data, operator)()
+    if not input.requires_grad:
+        return Tensor(best, input.device)
+    hits = input == Tensor(best, input.device)
+    return sum(_where(hits, input, 0.0)) / float(hits.sum().item())
+
+
+def max(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Extreme:
+    """The largest element; with ``dim``, (values, indices) along that axis, the first of equals.
+
+    Without ``dim`` equal maxima share the gradient evenly, as in PyTorch.
+    """
+    return _extreme("max", input, dim, keepdim, largest=True)
+
+
+def min(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Extreme:
+    """The smallest element; otherwise as :func:`max`."""
+    return _extreme("min", input, dim, keepdim, largest=False)
+
+
+def _arg(operator: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    checks.tensors(operator, input=input)
+    xp = input.backend.xp
+    with input.backend.context():
+        if dim is None:
+            return Tensor(xp.asarray(getattr(xp, operator)(layout.contiguous(input.data))).astype(int64), input.device)
+        axis = checks.axis(operator, dim, input.ndim)
+        found = getattr(xp, operator)(input.data, axis=axis).astype(int64)
+        found = xp.asarray(xp.expand_dims(found, axis) if keepdim else found)
+        return Tensor(layout.canonical(found), input.device)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the largest element along ``dim`` (None: of all, in C order), the first of equals, int64."""
+    return _arg("argmax", input, dim, keepdim)
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the smallest element along ``dim`` (None: of all, in C order), the first of equals, int64."""
+    return _arg("argmin", input, dim, keepdim)
+
+
+def _truth(input: Tensor, name: str, dim: Dim, keepdim: bool) -> Tensor:
+    checks.tensors(name, input=input)
+    with input.backend.context():
+        value = getattr(input.data, name)(axis=checks.axes(name, dim, input.ndim), keepdims=keepdim)
+        return Tensor(layout.canonical(value), input.device)
+
+
+def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether all elements along ``dim`` are true (or not 0)."""
+    return _truth(input, "all", dim, keepdim)
+
+
+def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether an element along ``dim`` is true (or not 0)."""
+    return _truth(input, "any", dim, keepdim)

@@ -1,0 +1,362 @@
+"""Other shapes of the same elements: views, joins, parts, and moves between devices and dtypes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpucnn import backends, layout
+from gpucnn.autograd import Function
+from gpucnn.device import Device
+from gpucnn.device import device as _device
+from gpucnn.functional import checks
+from gpucnn.tensor import Tensor, float32, float64, int64
+
+_TO_NHWC = {0: 0, 1: 3, 2: 1, 3: 2}  # an axis of (N, C, H, W) in memory order
+
+
+def _alias(x: Tensor, array: Any) -> Tensor:
+    """``array`` as a tensor, which shares the version of ``x`` where it shares its memory."""
+    owner = array
+    while getattr(owner, "base", None) is not None:
+        owner = owner.base
+    base = x.data
+    while getattr(base, "base", None) is not None:
+        base = base.base
+    return Tensor(array, x.device, version=x.version if owner is base else None)
+
+
+class Reshape(Function):
+    """The elements, in C order, in another shape: a view where memory allows, else a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        ctx.shape = x.shape
+        return _alias(x, layout.canonical(layout.contiguous(x.data).reshape(shape)))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return Tensor(layout.canonical(layout.contiguous(grad.data).reshape(ctx.shape)), grad.device), None
+
+
+class Permute(Function):
+    """The axes in another order; always a view."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        ctx.inverse = tuple(int(axis) for axis in np.argsort(axes))
+        return _alias(x, x.data.transpose(axes))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return Tensor(grad.data.transpose(ctx.inverse), grad.device), None
+
+
+class Expand(Function):
+    """Axes of length 1, or new ones in front, repeated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        ctx.shape = x.shape
+        return Tensor(layout.canonical(x.backend.xp.broadcast_to(x.data, shape)), x.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        from gpucnn.functional.arithmetic import unbroadcast
+
+        return unbroadcast(grad, ctx.shape), None
+
+
+class Index(Function):
+    """x[index]; in backward repeated indices add up in their order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Any, basic: bool) -> Tensor:
+        ctx.shape, ctx.index, ctx.basic = x.shape, index, basic
+        part = x.data[index]
+        if basic:
+            return _alias(x, x.backend.xp.asarray(part))
+        return Tensor(layout.canonical(x.backend.xp.asarray(part)), x.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        xp, backend = grad.backend.xp, grad.backend
+        if ctx.basic:
+            dx = xp.zeros(ctx.shape, dtype=grad.dtype)
+            dx[ctx.index] = grad.data
+        else:
+            size = math.prod(ctx.shape)
+            positions = xp.arange(size, dtype=int64).reshape(ctx.shape)[ctx.index]
+            values = layout.contiguous(grad.data).reshape(-1)
+            dx = backend.scatter_add(size, xp.ascontiguousarray(positions).reshape(-1), values).reshape(ctx.shape)
+        return Tensor(layout.canonical(dx), grad.device), None, None
+
+
+class Cat(Function):
+    """Tensors joined along an axis that they have."""
+
+    @staticmethod
+    def forward(ctx: Any, axis: int, *tensors: Tensor) -> Tensor:
+        xp = tensors[0].backend.xp
+        ctx.axis, ctx.sizes = axis, [tensor.shape[axis] for tensor in tensors]
+        if tensors[0].ndim == 4:
+            parts = [tensor.data.transpose(0, 2, 3, 1) for tensor in tensors]
+            joined = layout.nchw(xp.ascontiguousarray(xp.concatenate(parts, axis=_TO_NHWC[axis])))
+        else:
+            joined = xp.ascontiguousarray(xp.concatenate([tensor.data for tensor in tensors], axis=axis))
+        return Tensor(joined, tensors[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        ends = np.cumsum(ctx.sizes).tolist()
+        lead = (slice(None),) * ctx.axis
+        parts = [grad.data[(*lead, slice(end - size, end))] for size, end in zip(ctx.sizes, ends, strict=True)]
+        return None, *(Tensor(layout.canonical(part), grad.device) for part in parts)
+
+
+class To(Function):
+    """A copy on another device, in another dtype, or both."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, device: Device, dtype: Any) -> Tensor:
+        ctx.device, ctx.dtype = x.device, x.dtype
+        return _moved(x, device, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _moved(grad, ctx.device, ctx.dtype), None, None
+
+
+def _moved(x: Tensor, device: Device, dtype: Any) -> Tensor:
+    array = layout.settled(x.data)
+    if array.dtype != dtype:
+        array = (
+            array.astype(dtype, order="K") if array.ndim != 4 else layout.elementwise(lambda a: a.astype(dtype), array)
+        )
+    if x.device != device:
+        array = backends.get(device).from_host(x.backend.to_host(array))
+    elif array is x.data:
+        array = layout.elementwise(lambda a: a.copy(), array)
+    return Tensor(array, device)
+
+
+class Clone(Function):
+    """A copy in its own memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return Tensor(layout.elementwise(lambda a: a.copy(), layout.settled(x.data)), x.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+# ---- the public operators ----
+
+
+def _sizes(operator: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
+        sizes = tuple(sizes[0])
+    if not all(hasattr(size, "__index__") for size in sizes):
+        raise TypeError(f"{operator}: sizes must be ints, got {sizes}")
+    return tuple(int(size) for size in sizes)
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The elements, in C order of ``input.shape``, in ``shape``; one size may be -1 and is worked out."""
+    checks.tensors("reshape", input=input)
+    sizes = _sizes("reshape", shape)
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known and input.numel() % known == 0:
+        sizes = tuple(input.numel() // known if size == -1 else size for size in sizes)
+    if min(sizes, default=0) < 0 or math.prod(sizes) != input.numel():
+        raise ValueError(f"reshape: {input.shape} has {input.numel()} elements and cannot become {sizes}")
+    return Reshape.apply(input, sizes)  # type: ignore[no-any-return]
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """The axes from ``start_dim`` to ``end_dim`` made one, in PyTorch's order C, H, W."""
+    checks.tensors("flatten", input=input)
+    if not input.ndim:
+        return reshape(input, 1)
+    start, end = checks.axis("flatten", start_dim, input.ndim), checks.axis("flatten", end_dim, input.ndim)
+    if start > end:
+        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    merged = math.prod(input.shape[start : end + 1])
+    return reshape(input, (*input.shape[:start], merged, *input.shape[end + 1 :]))
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """The axes in the order ``dims``; a view."""
+    checks.tensors("permute", input=input)
+    order = tuple(checks.axis("permute", dim, input.ndim) for dim in _sizes("permute", dims))
+    if sorted(order) != list(range(input.ndim)):
+        raise ValueError(f"permute: {dims} is no order of the {input.ndim} axes of {input.shape}")
+    return Permute.apply(input, order)  # type: ignore[no-any-return]
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two axes exchanged; a view."""
+    checks.tensors("transpose", input=input)
+    first, second = checks.axis("transpose", dim0, input.ndim), checks.axis("transpose", dim1, input.ndim)
+    order = list(range(input.ndim))
+    order[first], order[second] = order[second], order[first]
+    return Permute.apply(input, tuple(order))  # type: ignore[no-any-return]
+
+
+def t(input: Tensor) -> Tensor:
+    """A matrix transposed; tensors of fewer axes as they are. Raises ValueError for more than two axes."""
+    if input.ndim > 2:
+        raise ValueError(f"t: expected at most two axes, got {input.shape}")
+    return transpose(input, 0, 1) if input.ndim == 2 else input
+
+
+def squeeze(input: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """Without the axes of length 1, all or those named; a named axis of another length stays."""
+    checks.tensors("squeeze", input=input)
+    gone = [axis for axis in checks.axes("squeeze", dim, input.ndim) if input.shape[axis] == 1]
+    return reshape(input, tuple(size for axis, size in enumerate(input.shape) if axis not in gone))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """With a new axis of length 1 at ``dim``."""
+    checks.tensors("unsqueeze", input=input)
+    axis = checks.axis("unsqueeze", dim, input.ndim + 1)
+    return reshape(input, (*input.shape[:axis], 1, *input.shape[axis:]))
+
+
+def expand(input: Tensor, *sizes: Any) -> Tensor:
+    """Axes of length 1, or new ones in front, repeated to ``sizes`` in new memory; -1 keeps a size."""
+    checks.tensors("expand", input=input)
+    wanted = _sizes("expand", sizes)
+    added = len(wanted) - input.ndim
+    old = (1,) * added + input.shape
+    shape = tuple(have if want == -1 else want for want, have in zip(wanted, old, strict=added >= 0))
+    if added < 0 or any(have not in (1, want) for want, have in zip(shape, old, strict=True)):
+        raise ValueError(f"expand: {input.shape} cannot become {wanted}")
+    return Expand.apply(input, shape)  # type: ignore[no-any-return]
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors joined along ``dim``; all other sizes must agree."""
+    _same_rank("cat", tensors)
+    axis = checks.axis("cat", dim, tensors[0].ndim)
+    for tensor in tensors:
+        if any(a != b for i, (a, b) in enumerate(zip(tensor.shape, tensors[0].shape, strict=True)) if i != axis):
+            raise ValueError(f"cat: sizes off dim {dim} must agree, got {', '.join(str(t.shape) for t in tensors)}")
+    return Cat.apply(axis, *tensors)  # type: ignore[no-any-return]
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new axis."""
+    _same_rank("stack", tensors)
+    if len({tensor.shape for tensor in tensors}) > 1:
+        raise ValueError(f"stack: shapes must agree, got {', '.join(str(t.shape) for t in tensors)}")
+    return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)
+
+
+def _same_rank(operator: str, tensors: Sequence[Tensor]) -> None:
+    if not len(tensors):
+        raise ValueError(f"{operator}: expected at least one tensor")
+    checks.tensors(operator, **{f"tensor {index}": tensor for index, tensor in enumerate(tensors)})
+    if len({tensor.ndim for tensor in tensors}) > 1:
+        raise ValueError(f"{operator}: ranks must agree, got {', '.join(str(t.shape) for t in tensors)}")
+
+
+def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts along ``dim``: of one size (the last may be smaller), or of the sizes listed."""
+    checks.tensors("split", input=input)
+    axis = checks.axis("split", dim, input.ndim)
+    length = input.shape[axis]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size < 1:
+            raise ValueError(f"split: the size of a part must be positive, got {size}")
+        sections = [min(size, length - start) for start in range(0, length, size)] or [0]
+    else:
+        sections = list(_sizes("split", tuple(split_size_or_sections)))
+        if sum(sections) != length or min(sections, default=0) < 0:
+            raise ValueError(f"split: sections {sections} do not add up to {length}, the length of dim {dim}")
+    ends = np.cumsum(sections).tolist()
+    lead = (slice(None),) * axis
+    return tuple(getitem(input, (*lead, slice(end - size, end))) for size, end in zip(sections, ends, strict=True))
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """input[index] as NumPy has it: ints, slices, None, ..., and tensors, arrays or lists of ints or bools.
+
+    Ints and slices give a view. In backward the gradients of a repeated index add up, in the order of the indices.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    basic = all(part is None or part is Ellipsis or isinstance(part, slice) or _is_plain_int(part) for part in parts)
+    found = input._index(index)
+    try:
+        return Index.apply(input, found, basic)  # type: ignore[no-any-return]
+    except IndexError as error:
+        raise IndexError(f"index of a tensor of shape {input.shape}: {error}") from None
+
+
+def _is_plain_int(part: Any) -> bool:
+    return isinstance(part, (int, np.integer)) and not isinstance(part, (bool, np.bool_))
+
+
+def to(input: Tensor, *targets: Any, device: str | Device | None = None, dtype: Any = None) -> Tensor:
+    """On another device and/or in another dtype:
+
+    ``x.to("cuda")``, ``x.to(gpucnn.float64)``, ``x.to("cpu", np.float32)``.
+
+    The tensor itself where nothing changes.
+    """
+    checks.tensors("to", input=input)
+    for target in targets:
+        if isinstance(target, Tensor):
+            device, dtype = target.device, target.dtype
+        elif isinstance(target, (str, Device)):
+            device = target
+        else:
+            dtype = target
+    where = input.device if device is None else _device(device)
+    kind = input.dtype if dtype is None else np.dtype(dtype)
+    if where == input.device and kind == input.dtype:
+        return input
+    return To.apply(input, where, kind)  # type: ignore[no-any-return]
+
+
+def cpu(input: Tensor) -> Tensor:
+    """On the CPU; the tensor itself where it is there."""
+    return to(input, "cpu")
+
+
+def cuda(input: Tensor, index: int = 0) -> Tensor:
+    """On a GPU; the tensor itself where it is there."""
+    return to(input, Device("cuda", index))
+
+
+def float(input: Tensor) -> Tensor:
+    """In float32."""
+    return to(input, dtype=float32)
+
+
+def double(input: Tensor) -> Tensor:
+    """In float64."""
+    return to(input, dtype=float64)
+
+
+def long(input: Tensor) -> Tensor:
+    """In int64."""
+    return to(input, dtype=int64)
+
+
+def clone(input: Tensor) -> Tensor:
+    """A copy in its own memory, through which gradients flow."""
+    checks.tensors("clone", input=input)
+    return Clone.apply(input)  # type: ignore[no-any-return]
+
+
+def contiguous(input: Tensor) -> Tensor:
+    """The tensor itself where its memory is in the order of new tensors or in C order, else a copy that is."""
+    return input if layout.settled(input.data) is input.data else clone(input)

@@ -1,0 +1,531 @@
+"""A tensor: an array on a device, and its place on the tape.
+
+Four-axis tensors have PyTorch's shape (N, C, H, W) over channels-last memory, see gpucnn/layout.py. The arithmetic,
+the shape and reduction methods and the operators of :class:`Tensor` are functions of gpucnn/functional/, which
+attaches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpucnn import backends, layout, random
+from gpucnn.autograd import Node, Recorded, Version, backward, is_grad_enabled
+from gpucnn.device import Device
+from gpucnn.device import device as _device
+
+float32 = np.dtype(np.float32)
+float64 = np.dtype(np.float64)
+int32 = np.dtype(np.int32)
+int64 = np.dtype(np.int64)
+uint8 = np.dtype(np.uint8)
+bool_ = np.dtype(np.bool_)
+
+DeviceLike = str | Device | None
+_Method = ClassVar[Callable[..., Any]]
+_float = float  # within Tensor, float is a method
+
+
+class Tensor(Recorded):
+    """An array on a device that gradients can flow through. Make one with :func:`gpucnn.tensor` and its like.
+
+    ``Tensor(array, device)`` wraps an array of that device's module (NumPy or CuPy) without a copy.
+    """
+
+    __array_priority__ = 1000  # numpy_array + tensor goes to Tensor.__radd__
+    __array_ufunc__ = None
+
+    def __init__(
+        self, data: Any, device: DeviceLike = None, requires_grad: bool = False, version: Version | None = None
+    ) -> None:
+        self.device = _resolve(device)
+        if isinstance(data, np.generic) and self.backend.xp is np:
+            data = np.asarray(data)  # NumPy's functions make scalars of arrays without axes
+        if not isinstance(data, self.backend.xp.ndarray):
+            kind = f"{self.backend.xp.__name__}.ndarray"
+            raise TypeError(
+                f"Tensor: expected a {kind} for {self.device}, got {type(data).__name__}; see gpucnn.tensor"
+            )
+        self.data = data
+        self.grad: Tensor | None = None
+        self.node: Node | None = None
+        self.output_index = 0
+        self.version = Version() if version is None else version
+        self.requires_grad = False
+        if requires_grad:
+            self.requires_grad_()
+
+    # ---- what it is ----
+
+    @property
+    def backend(self) -> backends.Backend:
+        """The primitives of the tensor's device."""
+        return backends.get(self.device)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes, (N, C, H, W) for images."""
+        return self.data.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy dtype of the elements."""
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.data.shape)
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The recorded call that made this tensor, None for a leaf."""
+        return self.node
+
+    def size(self, dim: int | None = None) -> int | tuple[int, ...]:
+        """The shape, or the length of one axis."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return int(self.data.size)
+
+    def dim(self) -> int:
+        """The number of axes."""
+        return self.ndim
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are real numbers."""
+        return self.dtype.kind == "f"
+
+    # ---- the tape ----
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Turns gradients for this leaf on or off and returns it.
+
+        Raises for integers and for results of recorded calls.
+        """
+        if requires_grad and not self.is_floating_point():
+            raise TypeError(f"requires_grad: only floating-point tensors have gradients, got {self.dtype}")
+        if not requires_grad and not self.is_leaf:
+            raise RuntimeError(
+                "requires_grad: a result of recorded calls cannot stop requiring gradients; use detach()"
+            )
+        self.requires_grad = requires_grad
+        return self
+
+    def detach(self) -> Tensor:
+        """The same memory as a tensor that the tape does not know."""
+        return Tensor(self.data, self.device, version=self.version)
+
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False) -> None:
+        """Adds to the ``grad`` of every leaf the gradient of this tensor, weighted by ``gradient`` (default 1 for one
+        element).
+
+        Saved tensors are freed on the way, unless ``retain_graph``. Raises RuntimeError for a tensor that requires no
+        gradient, for several elements without ``gradient``, and for ``create_graph`` (gradients of gradients are not
+        supported).
+        """
+        if create_graph:
+            raise RuntimeError("backward: create_graph=True: gradients of gradients are not supported")
+        if not self.requires_grad:
+            raise RuntimeError("backward: this tensor requires no gradient and was not computed from one that does")
+        if gradient is None:
+            if self.numel() != 1:
+                raise RuntimeError(
+                    f"backward: a tensor of shape {self.shape} needs gradient=, only one element goes without"
+                )
+            gradient = ones(self.shape, dtype=self.dtype, device=self.device)
+        elif not isinstance(gradient, Tensor):
+            raise TypeError(f"backward: gradient must be a tensor, got {type(gradient).__name__}")
+        elif gradient.shape != self.shape or gradient.device != self.device:
+            raise ValueError(
+                f"backward: gradient is {gradient.shape} on {gradient.device}, the tensor {self.shape} on {self.device}"
+            )
+        backward(self, gradient.detach(), retain_graph, zeros)
+
+    def accumulate_grad(self, gradient: Tensor) -> None:
+        """Adds ``gradient`` to ``grad``, in place where there is one; in the memory order of the tensor."""
+        if self.grad is None:
+            self.grad = Tensor(layout.like(gradient.data, self.data), self.device)
+            return
+        with self.backend.context():
+            mine, other = self.grad.data, layout.like(gradient.data, self.grad.data)
+            self.backend.xp.add(mine, other, out=mine)
+        self.grad.version.count += 1
+
+    # ---- values ----
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """A copy as a C-contiguous NumPy array, from any device, with or without gradients.
+
+        Raises what the data got wrong.
+        """
+        host: np.ndarray[Any, Any] = self.backend.to_host(self.data)
+        return np.ascontiguousarray(host) if self.ndim else host
+
+    def item(self) -> Any:
+        """The one element as a Python number. Raises ValueError for another number of elements."""
+        if self.numel() != 1:
+            raise ValueError(f"item: expected one element, got shape {self.shape}")
+        return self.numpy().item()
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers."""
+        return self.numpy().tolist()
+
+    def __float__(self) -> _float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"only integer tensors can be an index, got {self.dtype}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor without axes")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if copy is False:
+            raise ValueError("a tensor's values are copied to become a NumPy array; copy=False cannot be had")
+        return self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Exports in C order:
+
+        the memory itself where it is C-contiguous, else a copy. Raises for tensors that require gradients.
+        """
+        if self.requires_grad:
+            raise BufferError("DLPack: a tensor that requires gradients cannot be exported; use detach()")
+        with self.backend.context():
+            return layout.contiguous(self.data).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()  # type: ignore[no-any-return]
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.numel() == 1 else format(str(self), spec)
+
+    def __repr__(self) -> str:
+        body = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
+        extras = [] if self.device.type == "cpu" else [f"device='{self.device}'"]
+        if self.dtype not in (float32, int64, bool_):
+            extras.append(f"dtype={self.dtype}")
+        if self.node is not None:
+            extras.append(f"grad_fn={self.node!r}")
+        elif self.requires_grad:
+            extras.append("requires_grad=True")
+        return f"tensor({', '.join([body, *extras])})"
+
+    # ---- in place ----
+
+    def modified(self) -> None:
+        """Notes that the memory was changed in place, so that a backward that needs the old values raises."""
+        self.version.count += 1
+
+    def copy_(self, source: Any) -> Tensor:
+        """Fills this tensor with ``source`` (a tensor of any device, an array or a number), broadcast and cast.
+
+        Not recorded.
+        """
+        self._write_check("copy_")
+        with self.backend.context():
+            self.data[...] = self._operand(source)
+        self.modified()
+        return self
+
+    def zero_(self) -> Tensor:
+        """Fills this tensor with zeros. Not recorded."""
+        return self.fill_(0)
+
+    def fill_(self, value: _float) -> Tensor:
+        """Fills this tensor with ``value``. Not recorded."""
+        self._write_check("fill_")
+        with self.backend.context():
+            self.data.fill(value)
+        self.modified()
+        return self
+
+    def add_(self, other: Any, alpha: _float = 1) -> Tensor:
+        """self += alpha * other. Not recorded."""
+        return self._update("add_", "add", other if alpha == 1 else other * alpha)
+
+    def sub_(self, other: Any, alpha: _float = 1) -> Tensor:
+        """self -= alpha * other. Not recorded."""
+        return self._update("sub_", "subtract", other if alpha == 1 else other * alpha)
+
+    def mul_(self, other: Any) -> Tensor:
+        """self *= other. Not recorded."""
+        return self._update("mul_", "multiply", other)
+
+    def div_(self, other: Any) -> Tensor:
+        """self /= other. Not recorded."""
+        return self._update("div_", "divide", other)
+
+    __iadd__ = add_
+    __isub__ = sub_
+    __imul__ = mul_
+    __itruediv__ = div_
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._write_check("item assignment")
+        with self.backend.context():
+            self.data[self._index(index)] = self._operand(value)
+        self.modified()
+
+    def _update(self, name: str, ufunc: str, other: Any) -> Tensor:
+        self._write_check(name)
+        with self.backend.context():
+            getattr(self.backend.xp, ufunc)(self.data, self._operand(other), out=self.data, casting="same_kind")
+        self.modified()
+        return self
+
+    def _write_check(self, name: str) -> None:
+        if self.requires_grad and is_grad_enabled():
+            raise RuntimeError(
+                f"{name}: in-place changes of tensors that require gradients are not recorded; make a new tensor,"
+                " or use gpucnn.no_grad() if no gradient is meant"
+            )
+
+    def _operand(self, value: Any) -> Any:
+        """A value as an array of this tensor's device, or the number itself."""
+        if isinstance(value, Tensor):
+            if value.device == self.device:
+                return value.data
+            return self.backend.from_host(value.numpy())
+        return self.backend.from_host(value) if isinstance(value, np.ndarray) else value
+
+    def _index(self, index: Any) -> Any:
+        if isinstance(index, tuple):
+            return tuple(self._index(part) for part in index)
+        if isinstance(index, list):
+            index = np.asarray(index, dtype=None if index else np.int64)
+        return self._operand(index)
+
+    # ---- attached by gpucnn/functional/methods.py ----
+
+    __add__: _Method
+    __radd__: _Method
+    __sub__: _Method
+    __rsub__: _Method
+    __mul__: _Method
+    __rmul__: _Method
+    __truediv__: _Method
+    __rtruediv__: _Method
+    __pow__: _Method
+    __rpow__: _Method
+    __neg__: _Method
+    __abs__: _Method
+    __matmul__: _Method
+    __getitem__: _Method
+    __eq__: _Method  # type: ignore[assignment]
+    __ne__: _Method  # type: ignore[assignment]
+    __lt__: _Method
+    __le__: _Method
+    __gt__: _Method
+    __ge__: _Method
+    __invert__: _Method
+    __and__: _Method
+    __or__: _Method
+    T: Any
+    abs: _Method
+    add: _Method
+    all: _Method
+    any: _Method
+    argmax: _Method
+    argmin: _Method
+    clamp: _Method
+    clip: _Method
+    clone: _Method
+    contiguous: _Method
+    cpu: _Method
+    cuda: _Method
+    div: _Method
+    double: _Method
+    exp: _Method
+    expand: _Method
+    flatten: _Method
+    float: _Method
+    log: _Method
+    log_softmax: _Method
+    long: _Method
+    matmul: _Method
+    max: _Method
+    maximum: _Method
+    mean: _Method
+    min: _Method
+    minimum: _Method
+    mul: _Method
+    neg: _Method
+    permute: _Method
+    pow: _Method
+    relu: _Method
+    reshape: _Method
+    softmax: _Method
+    split: _Method
+    sqrt: _Method
+    squeeze: _Method
+    std: _Method
+    sub: _Method
+    sum: _Method
+    t: _Method
+    to: _Method
+    transpose: _Method
+    unsqueeze: _Method
+    var: _Method
+    view: _Method
+    where: _Method
+
+
+def _resolve(device: DeviceLike) -> Device:
+    return backends.default_device() if device is None else _device(device)
+
+
+# ---- making tensors ----
+
+
+def _on_device(array: np.ndarray[Any, Any], device: DeviceLike, requires_grad: bool) -> Tensor:
+    """A tensor of a fresh NumPy array, which a device of NumPy arrays takes over."""
+    where = _resolve(device)
+    backend = backends.get(where)
+    return Tensor(array if backend.xp is np else backend.from_host(array), where, requires_grad)
+
+
+def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor that copies ``data``:
+
+    numbers, nested sequences, NumPy or CuPy arrays, tensors. Four axes become channels-last.
+
+    Python floats become float32, ints int64; arrays keep their dtype unless ``dtype`` says otherwise. ``device``
+    defaults to that of a tensor given, else to the default device.
+    """
+    if isinstance(data, Tensor):
+        device = data.device if device is None else device
+        data = data.numpy()
+    elif hasattr(data, "__cuda_array_interface__") and hasattr(data, "get"):
+        data = data.get()
+    inferred = not hasattr(data, "dtype")
+    array = np.array(data, dtype=dtype)
+    if dtype is None and inferred and array.dtype == np.float64:
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: expected numbers, got elements of {array.dtype}")
+    return _on_device(layout.canonical(array), device, requires_grad)
+
+
+def _shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
+        sizes = tuple(sizes[0])
+    return tuple(int(size) for size in sizes)
+
+
+def _filled(name: str, shape: tuple[int, ...], dtype: Any, device: DeviceLike, requires_grad: bool) -> Tensor:
+    where = _resolve(device)
+    backend = backends.get(where)
+    with backend.context():
+        if len(shape) == 4:
+            n, c, h, w = shape
+            array = layout.nchw(getattr(backend.xp, name)((n, h, w, c), dtype=dtype or float32))
+        else:
+            array = getattr(backend.xp, name)(shape, dtype=dtype or float32)
+    return Tensor(array, where, requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of the given sizes (numbers or one sequence), float32 unless ``dtype`` says otherwise."""
+    return _filled("zeros", _shape(size), dtype, device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Ones of the given sizes (numbers or one sequence), float32 unless ``dtype`` says otherwise."""
+    return _filled("ones", _shape(size), dtype, device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Uninitialised memory of the given sizes, float32 unless ``dtype`` says otherwise."""
+    return _filled("empty", _shape(size), dtype, device, requires_grad)
+
+
+def full(
+    size: Sequence[int] | int,
+    fill_value: Any,
+    dtype: Any = None,
+    device: DeviceLike = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """``fill_value`` in every place; the dtype is that of the value (float32, int64 or bool) unless given."""
+    kind = np.asarray(fill_value).dtype.kind
+    chosen = dtype or {"b": bool_, "i": int64, "u": int64}.get(kind, float32)
+    result = _filled("empty", _shape((size,)), chosen, device, False).fill_(fill_value)
+    return result.requires_grad_(requires_grad)
+
+
+def zeros_like(input: Tensor, dtype: Any = None) -> Tensor:
+    """Zeros of the shape, dtype and device of ``input``."""
+    return zeros(input.shape, dtype=dtype or input.dtype, device=input.device)
+
+
+def ones_like(input: Tensor, dtype: Any = None) -> Tensor:
+    """Ones of the shape, dtype and device of ``input``."""
+    return ones(input.shape, dtype=dtype or input.dtype, device=input.device)
+
+
+def arange(*bounds: float, dtype: Any = None, device: DeviceLike = None) -> Tensor:
+    """[start, end) by steps, as ``range``; int64 for ints, float32 for floats."""
+    array = np.arange(*bounds)
+    chosen = dtype or (float32 if array.dtype.kind == "f" else int64)
+    return _on_device(array.astype(chosen), device, False)
+
+
+def randn(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Standard normal variates of the global stream (:func:`gpucnn.manual_seed`), the same on every device."""
+    key = random.default_generator.next_key(random.Purpose.SAMPLE)
+    values = random.normal(_shape(size), key).astype(dtype or float32, copy=False)
+    return _on_device(layout.canonical(values), device, requires_grad)
+
+
+def rand(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
+    """Uniform variates in [0, 1) of the global stream (:func:`gpucnn.manual_seed`), the same on every device."""
+    key = random.default_generator.next_key(random.Purpose.SAMPLE)
+    values = random.uniform(_shape(size), key).astype(dtype or float32, copy=False)
+    return _on_device(layout.canonical(values), device, requires_grad)
+
+
+def from_dlpack(source: Any, device: DeviceLike = None) -> Tensor:
+    """A tensor over the memory of ``source``, an object with ``__dlpack__`` (PyTorch, CuPy, NumPy ...), without a copy.
+
+    CPU memory becomes a ``cpu`` tensor, or an ``emulated`` one if ``device`` says so; CUDA memory a tensor of its GPU.
+    """
+    if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: expected an object with __dlpack__, got {type(source).__name__}")
+    kind, index = source.__dlpack_device__()
+    dl_cpu, dl_cuda, dl_managed = 1, 2, 13  # DLDeviceType
+    if kind in (dl_cuda, dl_managed):
+        found = Device("cuda", int(index))
+        if device is not None and _device(device) != found:
+            raise ValueError(f"from_dlpack: the memory is on {found}, not on {_device(device)}")
+        backend = backends.get(found)
+        with backend.context():
+            return Tensor(backend.xp.from_dlpack(source), found)
+    wanted = Device("cpu") if device is None else _device(device)
+    if int(kind) != dl_cpu or wanted.type == "cuda":
+        raise ValueError(f"from_dlpack: memory of DLPack device type {int(kind)} cannot become a tensor on {wanted}")
+    return Tensor(np.from_dlpack(source), wanted)
