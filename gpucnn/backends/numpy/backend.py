@@ -1,0 +1,104 @@
+"""NumpyBackend: the primitives on the CPU, gathered from the modules beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backends.base import Array, Backend, RandomKey
+from gpucnn.backends.numpy import conv2d, cross_entropy, elementwise, linear, lrn, optimizer, pool2d
+from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+
+
+class NumpyBackend(Backend):
+    """Float32 and float64 on the CPU. Two runs give the same bits, whatever the number of threads."""
+
+    name = "cpu"
+    xp = np
+    float64 = True
+
+    def from_host(self, array: Any) -> Array:
+        return np.array(array, order="K")
+
+    def to_host(self, array: Array) -> Any:
+        return np.array(array, order="K")
+
+    def synchronize(self) -> None:
+        pass  # every primitive has finished when it returns
+
+    def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
+        return conv2d.fprop(x, w, bias, g)
+
+    def conv2d_dgrad(self, dy: Array, w: Array, g: Conv2dGeometry) -> Array:
+        return conv2d.dgrad(dy, w, g)
+
+    def conv2d_wgrad(self, x: Array, dy: Array, g: Conv2dGeometry) -> Array:
+        return conv2d.wgrad(x, dy, g)
+
+    def bias_grad(self, dy: Array) -> Array:
+        return conv2d.bias_grad(dy)
+
+    def max_pool2d_forward(self, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
+        return pool2d.max_forward(x, g)
+
+    def max_pool2d_backward(self, dy: Array, index: Array, g: Pool2dGeometry) -> Array:
+        return pool2d.max_backward(dy, index, g)
+
+    def avg_pool2d_forward(self, x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
+        return pool2d.avg_forward(x, g, count_include_pad, divisor)
+
+    def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
+        return pool2d.avg_backward(dy, g, count_include_pad, divisor)
+
+    def relu_forward(self, x: Array) -> Array:
+        return elementwise.relu_forward(x)
+
+    def relu_backward(self, dy: Array, y: Array) -> Array:
+        return elementwise.relu_backward(dy, y)
+
+    def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
+        return lrn.forward(x, size, alpha, beta, k)
+
+    def lrn_backward(
+        self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float
+    ) -> Array:
+        return lrn.backward(dy, x, scale, size, alpha, beta, k)
+
+    def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
+        return elementwise.dropout(x, p, key)
+
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        return linear.matmul(a, b, transpose_a, transpose_b)
+
+    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
+        return linear.linear_forward(x, w, bias)
+
+    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        return cross_entropy.forward(logits, labels)
+
+    def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
+        return cross_entropy.backward(dlosses, logits, labels, log_sum_exp)
+
+    def scatter_add(self, size: int, positions: Array, values: Array) -> Array:
+        out = np.zeros(size, values.dtype)
+        np.add.at(out, positions, values)  # one addition after the other, in the order of the positions
+        return out
+
+    def sgd_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        momenta: Sequence[Array] | None,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        weight_decay: float,
+        nesterov: bool,
+        first: bool,
+    ) -> None:
+        optimizer.sgd_step(parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first)
+
+    def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
+        optimizer.moving_average_step(averages, parameters, decay)

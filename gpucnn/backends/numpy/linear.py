@@ -1,0 +1,55 @@
+"""Matrix products in tiles of fixed bounds, one thread each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.backends.numpy.threads import for_each, single_blas_thread
+from gpucnn.backends.numpy.windows import spans
+
+Array = NDArray[Any]
+
+TILE = 64  # least rows or columns of a tile
+TILES = 8  # at most, of one product
+
+
+def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+    """(..., M, N) of a (..., M, K) and b (..., K, N), stored transposed where the flags say so."""
+    left = a.swapaxes(-1, -2) if transpose_a else a
+    right = b.swapaxes(-1, -2) if transpose_b else b
+    out = np.empty(left.shape[:-1] + right.shape[-1:], np.result_type(a, b))
+    flat = out.shape[:-2]
+    if flat:
+        lefts, rights, outs = (m.reshape((-1,) + m.shape[-2:]) for m in (left, right, out))
+        with single_blas_thread:
+            for_each(lambda i: np.matmul(lefts[i], rights[i], out=outs[i]), range(len(outs)))
+    else:
+        _product(left, right, out, None)
+    return out
+
+
+def linear_forward(x: Array, w: Array, bias: Array | None) -> Array:
+    """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
+    y = np.empty((x.shape[0], w.shape[0]), x.dtype)
+    _product(x, w.T, y, bias)
+    return y
+
+
+def _product(a: Array, b: Array, out: Array, bias: Array | None) -> None:
+    """out = a b + bias, cut along the longer side of ``out``."""
+    m, n = out.shape
+    tall = m >= n
+    size = max(TILE, -(-max(m, n) // TILES))
+
+    def run(span: tuple[int, int]) -> None:
+        at = slice(*span)
+        part = out[at] if tall else out[:, at]
+        np.matmul(a[at] if tall else a, b if tall else b[:, at], out=part)
+        if bias is not None:
+            np.add(part, bias if tall else bias[at], out=part)
+
+    with single_blas_thread:
+        for_each(run, spans(max(m, n), size))

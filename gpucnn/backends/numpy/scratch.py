@@ -1,0 +1,30 @@
+"""Buffers that each thread keeps from block to block, so that a block's data stays in cache and costs no page faults."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_local = threading.local()
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector load
+KEPT_BYTES = 8 << 20  # a larger buffer is for one use
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """This thread's buffer ``name`` as an uninitialised array; the next call with the same name hands out the same memory."""
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    buffers: dict[str, NDArray[np.uint8]] = _local.__dict__
+    buffer = buffers.get(name)
+    if buffer is None or buffer.size < size:
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        buffer = raw[start : start + size]
+        if size <= KEPT_BYTES:
+            buffers[name] = buffer
+    return np.ndarray(shape, kind, buffer)

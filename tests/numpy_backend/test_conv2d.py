@@ -1,0 +1,93 @@
+"""fprop, dgrad, wgrad and the bias gradient of the NumPy backend against the formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from gpucnn.backends.numpy import NumpyBackend, conv2d
+from gpucnn.geometry import Conv2dGeometry
+from tests.numpy_backend.geometries import convolutions, dtypes, normal, quick, seeds, thorough
+from tests.support import reference
+from tests.support.tolerance import check
+
+backend = NumpyBackend()
+
+
+def check_all(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
+    """All three operators and the bias gradient of one geometry."""
+    x, w = normal(seed, g.input_shape, dtype), normal(seed + 1, g.weight_shape, dtype)
+    dy, bias = normal(seed + 2, g.output_shape, dtype), normal(seed + 3, (g.K,), dtype)
+    for b in (bias, None):
+        y = backend.conv2d_fprop(x, w, b, g)
+        check(y, reference.conv2d_fprop, x, w, b, g)
+        assert y.dtype == dtype and y.flags.c_contiguous
+    for actual, operator, arguments in (
+        (backend.conv2d_dgrad(dy, w, g), reference.conv2d_dgrad, (dy, w, g)),
+        (backend.conv2d_wgrad(x, dy, g), reference.conv2d_wgrad, (x, dy, g)),
+        (backend.bias_grad(dy), reference.bias_grad, (dy,)),
+    ):
+        check(actual, operator, *arguments)
+        assert actual.dtype == dtype and actual.flags.c_contiguous
+
+
+@quick
+@given(convolutions(), dtypes, seeds)
+def test_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
+    check_all(g, dtype, seed)
+
+
+@pytest.mark.full
+@thorough
+@given(convolutions(), dtypes, seeds)
+def test_many_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
+    check_all(g, dtype, seed)
+
+
+NAMED = {
+    "lecture conv1": Conv2dGeometry.of((9, 3, 24, 24), (64, 3, 5, 5), padding="same"),
+    "lecture conv2": Conv2dGeometry.of((5, 64, 12, 12), (64, 64, 5, 5), padding="same"),
+    "pointwise": Conv2dGeometry.of((5, 24, 7, 9), (40, 24, 1, 1)),
+    "pointwise, strided": Conv2dGeometry.of((3, 24, 7, 9), (40, 24, 1, 1), stride=2),
+    "pointwise, padded": Conv2dGeometry.of((3, 8, 7, 9), (12, 8, 1, 1), padding=2),
+    "depthwise": Conv2dGeometry.of((4, 18, 9, 11), (18, 1, 3, 3), padding=1, groups=18),
+    "depthwise with multiplier": Conv2dGeometry.of((4, 6, 9, 11), (18, 1, 3, 3), stride=2, padding=1, groups=6),
+    "one image of many rows": Conv2dGeometry.of((1, 16, 150, 61), (8, 16, 3, 3), padding=1),
+    "image of one pixel": Conv2dGeometry.of((7, 5, 1, 1), (6, 5, 1, 1)),
+    "filter as large as the image": Conv2dGeometry.of((6, 5, 7, 6), (11, 5, 7, 6)),
+    "padding wider than the filter": Conv2dGeometry.of((2, 3, 5, 4), (4, 3, 2, 3), padding=((4, 5), (3, 6))),
+    "stride beyond the filter": Conv2dGeometry.of((2, 3, 11, 13), (4, 3, 2, 1), stride=(5, 3)),
+    "stride and dilation share a factor": Conv2dGeometry.of((2, 3, 14, 15), (4, 3, 3, 3), stride=(4, 2), padding=3, dilation=(2, 4)),
+    "no images": Conv2dGeometry.of((0, 3, 8, 8), (4, 3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NAMED)
+def test_named_geometries(name: str, dtype: Any) -> None:
+    check_all(NAMED[name], dtype, 7)
+
+
+def test_rows_of_large_images_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a cache of nearly nothing every block is one row, and the result is still that of the formula."""
+    monkeypatch.setattr(conv2d, "WINDOW_BYTES", 256)
+    check_all(Conv2dGeometry.of((3, 4, 11, 9), (5, 4, 3, 3), stride=(2, 1), padding=((2, 0), (1, 3))), np.float32, 3)
+
+
+def test_bias_gradient_of_many_rows_keeps_its_digits() -> None:
+    """A plain running sum of a million equal terms loses them."""
+    dy = np.full((1 << 20, 3), 0.1, np.float32)
+    expected = dy.astype(np.float64).sum(axis=0)
+    np.testing.assert_allclose(backend.bias_grad(dy), expected, rtol=1e-6)
+
+
+def test_nan_and_infinity_stay_where_they_belong() -> None:
+    """Padding is zero, not a neighbour's value, also after a block with a NaN went through the same buffers."""
+    g = Conv2dGeometry.of((1, 1, 4, 4), (1, 1, 3, 3), padding=1)
+    w = np.ones(g.weight_shape, np.float32)
+    backend.conv2d_fprop(np.full(g.input_shape, np.nan, np.float32), w, None, g)
+    y = backend.conv2d_fprop(np.ones(g.input_shape, np.float32), w, None, g)
+    np.testing.assert_array_equal(y[0, :, :, 0], [[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])

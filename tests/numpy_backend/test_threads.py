@@ -1,0 +1,187 @@
+"""No bit depends on the number of threads; threads survive forks, errors and the interpreter's end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpucnn.backends.numpy import NumpyBackend, threads
+from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+from tests.numpy_backend.geometries import normal
+
+backend = NumpyBackend()
+
+
+@pytest.fixture(autouse=True)
+def _keep_thread_count() -> Iterator[None]:
+    count = threads.thread_count()
+    yield
+    threads.set_thread_count(count)
+
+
+def _operators() -> dict[str, Callable[[], Any]]:
+    """Each primitive that uses threads, at a size that is cut into several blocks."""
+    conv = Conv2dGeometry.of((32, 16, 20, 20), (24, 16, 5, 5), padding=2)
+    strided = Conv2dGeometry.of((32, 16, 20, 20), (24, 8, 3, 3), stride=2, padding=1, groups=2)
+    pool = Pool2dGeometry.of((64, 24, 20, 20), 3, 2, "same")
+    x, w, dy = normal(1, conv.input_shape, np.float32), normal(2, conv.weight_shape, np.float32), normal(3, conv.output_shape, np.float32)
+    w2, dy2 = normal(4, strided.weight_shape, np.float32), normal(5, strided.output_shape, np.float32)
+    images, after = normal(6, pool.input_shape, np.float32), normal(7, pool.output_shape, np.float32)
+    wide, tall = normal(8, (128, 2304), np.float32), normal(9, (384, 2304), np.float32)
+    scale = backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0)[1]
+
+    def sgd() -> Any:
+        parameter, momentum = images.copy(), images.copy()
+        backend.sgd_step([parameter], [images], [momentum], 0.1, 0.9, 0, 0.004, True, False)
+        backend.moving_average_step([momentum], [parameter], 0.99)
+        return parameter, momentum
+
+    return {
+        "fprop": lambda: backend.conv2d_fprop(x, w, w[:, 0, 0, 0].copy(), conv),
+        "dgrad": lambda: backend.conv2d_dgrad(dy, w, conv),
+        "wgrad": lambda: backend.conv2d_wgrad(x, dy, conv),
+        "strided, grouped fprop": lambda: backend.conv2d_fprop(x, w2, None, strided),
+        "strided, grouped dgrad": lambda: backend.conv2d_dgrad(dy2, w2, strided),
+        "strided, grouped wgrad": lambda: backend.conv2d_wgrad(x, dy2, strided),
+        "bias_grad": lambda: backend.bias_grad(dy),
+        "max_pool forward": lambda: backend.max_pool2d_forward(images, pool),
+        "max_pool backward": lambda: backend.max_pool2d_backward(after, backend.max_pool2d_forward(images, pool)[1], pool),
+        "avg_pool forward": lambda: backend.avg_pool2d_forward(images, pool, True, None),
+        "avg_pool backward": lambda: backend.avg_pool2d_backward(after, pool, True, None),
+        "relu": lambda: (backend.relu_forward(images), backend.relu_backward(images, backend.relu_forward(images))),
+        "lrn forward": lambda: backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0),
+        "lrn backward": lambda: backend.lrn_backward(images, images, scale, 9, 1e-3, 0.75, 1.0),
+        "linear": lambda: backend.linear_forward(wide, tall, tall[:, 0].copy()),
+        "matmul": lambda: backend.matmul(wide, wide, transpose_a=True),
+        "batched matmul": lambda: backend.matmul(wide.reshape(8, 16, 2304), wide.reshape(8, 16, 2304), transpose_b=True),
+        "sgd": sgd,
+    }
+
+
+OPERATORS = _operators()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_no_bit_depends_on_the_number_of_threads(name: str) -> None:
+    results = []
+    for count in (1, 2, 3, 7, 2):
+        threads.set_thread_count(count)
+        result = OPERATORS[name]()
+        results.append([a.tobytes() for a in (result if isinstance(result, tuple) else (result,))])
+    assert all(result == results[0] for result in results[1:])
+
+
+def test_blas_gets_its_threads_back() -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def counts() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = counts()
+        with threads.single_blas_thread:
+            assert set(counts()) <= {1}
+            with threads.single_blas_thread:
+                pass
+            assert set(counts()) <= {1}
+        assert counts() == before
+
+
+def test_an_error_in_a_block_reaches_the_caller_and_the_pool_works_on() -> None:
+    threads.set_thread_count(3)
+
+    def fail(item: int) -> None:
+        if item == 5:
+            raise ZeroDivisionError("block 5")
+
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError, match="block 5"):
+            threads.for_each(fail, range(50))
+    done: list[int] = []
+    threads.for_each(done.append, range(50))
+    assert sorted(done) == list(range(50))
+
+
+def test_callers_in_several_threads() -> None:
+    """Each gets its own results: buffers are a thread's own."""
+    threads.set_thread_count(3)
+    g = Conv2dGeometry.of((16, 5, 12, 12), (7, 5, 3, 3), padding=1)
+    inputs = [normal(i, g.input_shape, np.float32) for i in range(4)]
+    w = normal(9, g.weight_shape, np.float32)
+    expected = [backend.conv2d_fprop(x, w, None, g) for x in inputs]
+    wrong: list[int] = []
+
+    def call(i: int) -> None:
+        for _ in range(10):
+            if not np.array_equal(backend.conv2d_fprop(inputs[i], w, None, g), expected[i]):
+                wrong.append(i)
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_thread_count_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="count must be positive, got 0"):
+        threads.set_thread_count(0)
+
+
+def run_python(code: str) -> str:
+    """Output of a fresh interpreter, which must end by itself."""
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", textwrap.dedent(code)],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+PREAMBLE = """
+import os, sys, threading
+import numpy as np
+from gpucnn.backends.numpy import NumpyBackend, threads
+from gpucnn.geometry import Conv2dGeometry
+threads.set_thread_count(4)
+g = Conv2dGeometry.of((32, 8, 16, 16), (8, 8, 3, 3), padding=1)
+x, w = np.ones(g.input_shape, np.float32), np.ones(g.weight_shape, np.float32)
+backend = NumpyBackend()
+y = backend.conv2d_fprop(x, w, None, g)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_starts_its_own_threads() -> None:
+    code = PREAMBLE + textwrap.dedent("""
+        child = os.fork()
+        if not child:
+            same = np.array_equal(backend.conv2d_fprop(x, w, None, g), y)
+            busy = sum(t.name.startswith("gpucnn-cpu") for t in threading.enumerate())
+            os._exit(0 if same and busy == 3 else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """)
+    assert run_python(code).strip() == "0"
+
+
+def test_the_interpreter_ends_while_threads_wait() -> None:
+    assert run_python(PREAMBLE + 'print("end")').strip() == "end"
+
+
+def test_threads_start_at_the_first_primitive_not_at_import() -> None:
+    code = """
+        import sys, threading
+        import gpucnn.backends.numpy
+        print(threading.active_count(), "threadpoolctl" in sys.modules)
+    """
+    assert run_python(code).split() == ["1", "False"]
