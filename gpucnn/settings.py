@@ -30,14 +30,14 @@ VARIABLES = (
     Variable("GPUCNN_DEVICE", "cpu | cuda | cuda:N | emulated", "cuda where a GPU is usable, else cpu",
              "The device of tensors and commands that name none."),
     Variable("GPUCNN_COMPILE", "import | lazy", "import",
-             "When CUDA kernels are compiled: all of the default path while gpucnn is imported, or each at its first launch."),
+             "When CUDA kernels are compiled: the default path's while gpucnn is imported, or each at its first launch."),
     Variable("GPUCNN_CACHE_DIR", "a folder", "the user's cache folder",
-             "Where compiled kernels and downloaded data are kept. Without it, and where the user's cache folder cannot be"
-             " written, a private folder below the temporary directory serves."),
+             "Where compiled kernels and downloaded data are kept. Without it, and where the user's cache folder cannot"
+             " be written, a private folder below the temporary directory serves."),
     Variable("GPUCNN_DATA", "a folder", "the user's cache folder",
              "Where data sets (CIFAR-10, MNIST) are looked for first."),
     Variable("GPUCNN_EMULATOR", "fast | strict", "fast",
-             "How the emulated device runs a kernel: in one order of threads and blocks, or in several that must agree."),
+             "How the emulated device runs a kernel: in one order of threads and blocks, or in several that agree."),
     Variable("GPUCNN_EMULATOR_ARCH", "50 | 61 | 70 | 75 | 80 | 86 | 89 | 90 | 100 | 120", "80",
              "The compute capability that the emulated device stands for (80 is sm_80)."),
 )  # fmt: skip
@@ -116,8 +116,12 @@ def _temporary_cache(instead_of: Path, problem: str) -> Path:
     if instead_of not in _temporary or not _temporary[instead_of].is_dir():
         folder = private_temporary_folder()
         _temporary[instead_of] = folder
-        log.warning("the cache folder %s cannot be written (%s): %s serves instead; set GPUCNN_CACHE_DIR to choose another",
-                    instead_of, problem, folder)  # fmt: skip
+        log.warning(
+            "the cache folder %s cannot be written (%s): %s serves instead; GPUCNN_CACHE_DIR names another",
+            instead_of,
+            problem,
+            folder,
+        )
     return _temporary[instead_of]
 
 

@@ -130,8 +130,11 @@ def _text(file: Path) -> str:
 
 def _without_comments(text: str) -> str:
     """``text`` with comments blanked out; lines keep their numbers."""
-    return re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"',
-                  lambda m: m[0] if m[0].startswith('"') else re.sub(r"[^\n]", " ", m[0]), text, flags=re.DOTALL)  # fmt: skip
+
+    def blank(match: re.Match[str]) -> str:
+        return match[0] if match[0].startswith('"') else re.sub(r"[^\n]", " ", match[0])
+
+    return re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', blank, text, flags=re.DOTALL)
 
 
 _KERNEL = re.compile(
@@ -157,7 +160,7 @@ def _declarations(source: Path, stamps: tuple[tuple[Path, int], ...]) -> dict[st
         match = matches.get(use.start())
         if match is None:
             raise DeclarationError(
-                f'{where}: a kernel is declared literally as extern "C" __global__ void __launch_bounds__(N) name(parameters) {{'
+                f'{where}: a kernel is declared literally, as extern "C" __global__ void __launch_bounds__(N) name(...) {{'
             )
         name = match["name"]
         if name in found:
@@ -186,7 +189,8 @@ def _max_threads(bounds: str | None, constants: dict[str, int], where: str) -> i
 
 
 _POINTER = re.compile(
-    r"(?P<direction>IN|OUT|INOUT)\s+(?P<type>\w+(?:\s+\w+)*?)\s*\*\s*(?P<table>const\s*\*\s*)?(?P<restrict>__restrict__\s+)?(?P<name>\w+)"
+    r"(?P<direction>IN|OUT|INOUT)\s+(?P<type>\w+(?:\s+\w+)*?)\s*\*\s*(?P<table>const\s*\*\s*)?"
+    r"(?P<restrict>__restrict__\s+)?(?P<name>\w+)"
 )
 
 
@@ -214,8 +218,9 @@ def _parameter(text: str, structs: dict[str, str], where: str) -> Parameter:
         )
     dtype = np.dtype(scalar)
     kind, stars = ("table", "* const*") if match["table"] else ("array", "*")
-    return Parameter(match["name"], c_type + stars, kind, match["direction"].lower(), dtype, dtype.itemsize * vector, vector,
-                     match["restrict"] is not None)  # fmt: skip
+    direction, restrict = match["direction"].lower(), match["restrict"] is not None
+    alignment = dtype.itemsize * vector
+    return Parameter(match["name"], c_type + stars, kind, direction, dtype, alignment, vector, restrict)
 
 
 def _value_parameter(text: str, structs: dict[str, str], where: str) -> Parameter:

@@ -261,8 +261,10 @@ def _array_check(where: str, parameter: Parameter, engine: Any) -> Binder:
                 f"{where} ({parameter.c_type}) must hold a multiple of {vector} elements, got shape {array.shape}"
             )
         if array.size and address(array) % alignment:
-            raise ValueError(f"{where} ({parameter.c_type}) must start at a multiple of {alignment} bytes, got an array of shape"
-                             f" {array.shape} at an address that is {address(array) % alignment} beyond one")  # fmt: skip
+            raise ValueError(
+                f"{where} ({parameter.c_type}) must start at a multiple of {alignment} bytes, got an array of shape"
+                f" {array.shape} at an address that is {address(array) % alignment} bytes beyond one"
+            )
         return array
 
     return check

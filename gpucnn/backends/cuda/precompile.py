@@ -1,0 +1,101 @@
+"""Compiling at import: every kernel of the default path for the visible GPUs, so that the first step does not wait.
+
+It loads no module and makes no context: compute capabilities come from the driver's attributes. What goes wrong is
+kept for the first launch, which raises, and for ``gpucnn doctor``; it never breaks the import.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gpucnn import settings
+from gpucnn.backends.cuda import compiler, driver
+from gpucnn.backends.cuda.cache import KernelCache
+from gpucnn.backends.declarations import declarations, kernel_sources
+
+log = logging.getLogger(__name__)
+
+_failures: dict[tuple[str, str], str] = {}  # (source, architecture) to what went wrong at import
+_failure: str | None = None  # what kept import from compiling anything
+
+
+def on_import() -> None:
+    """Called once while gpucnn is imported: with a usable GPU, and GPUCNN_COMPILE not "lazy", fill the cache.
+
+    Without a GPU it returns at once. Raises ValueError for a wrong GPUCNN_COMPILE and nothing else.
+    """
+    global _failure
+    if settings.compile_mode() == "lazy" or driver.query().problem is not None or not driver.is_available():
+        return
+    try:
+        built = compile_default_path()
+    except Exception as error:  # whatever it is, import goes on and the first launch meets it again
+        _failure = f"{type(error).__name__}: {error}"
+        log.warning("kernels were not compiled at import (%s); gpucnn doctor tells more", _failure)
+        return
+    for one in built:
+        if one.error is not None:
+            _failures[one.source, one.architecture] = one.error
+            log.warning("%s was not compiled for sm_%s: %s", one.source, one.architecture, one.error)
+
+
+def compile_default_path() -> list[compiler.Built]:
+    """Compile, or find in the cache, every source of the default path for every visible GPU's architecture."""
+    found = visible_architectures()
+    programs = [program for program in map(compiler.Program.read, kernel_sources()) if not program.rare]
+    return compiler.build([(program, one) for one in found for program in programs], KernelCache())
+
+
+def visible_architectures() -> tuple[str, ...]:
+    """What to compile for the GPUs that this process sees, each once. Raises compiler.CompileError."""
+    return tuple(dict.fromkeys(compiler.architecture_of(device.capability) for device in driver.devices()))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """The compile state of one source: "compiled", "not compiled" or "failed", with the error; ``kernels`` by
+    name."""
+
+    source: str
+    architecture: str | None
+    state: str
+    kernels: dict[str, compiler.KernelUsage | None] = field(default_factory=dict)
+    error: str | None = None
+
+
+def compile_state(architectures: Sequence[str] | None = None, cache: KernelCache | None = None) -> list[KernelState]:
+    """Each source's state for ``architectures``, by default the visible GPUs'; compiles nothing.
+
+    With no GPU and none named, each source comes once, with architecture None. Never raises: what is wrong is in the
+    states.
+    """
+    states = []
+    try:
+        if architectures is None:
+            architectures = visible_architectures()
+        sources = kernel_sources()
+    except Exception as error:
+        return [KernelState("all kernels", None, "failed", error=f"{type(error).__name__}: {error}")]
+    for source in sources:
+        for architecture in architectures or (None,):
+            try:
+                states.append(_state(source.name, architecture, cache or KernelCache()))
+            except Exception as error:
+                states.append(
+                    KernelState(source.name, architecture, "failed", error=f"{type(error).__name__}: {error}")
+                )
+    return states
+
+
+def _state(source: str, architecture: str | None, cache: KernelCache) -> KernelState:
+    names: dict[str, compiler.KernelUsage | None] = dict.fromkeys(declarations(source))
+    if architecture is None:
+        return KernelState(source, None, "not compiled", names)
+    entry = cache.lookup(compiler.Program.read(source).cache_name(architecture))
+    if entry is not None:
+        usage = {name: compiler.KernelUsage(**values) for name, values in entry.record["kernels"].items()}
+        return KernelState(source, architecture, "compiled", {**names, **usage})
+    error = _failures.get((source, architecture), _failure)
+    return KernelState(source, architecture, "not compiled" if error is None else "failed", names, error)
