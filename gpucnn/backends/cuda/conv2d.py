@@ -1,0 +1,121 @@
+"""Which convolution kernel runs for which sizes, and its launch.
+
+Everything is chosen by the geometry and by the arrays' alignment, so that a run can be repeated bit by bit. An *instance* is the end
+of a kernel's name: ``128x64_vec4``, ``64x128_vec4``, ``64x64_vec4``, ``64x64_scalar`` (tiles of kernels/conv2d_simt.cu: rows x columns) or
+``direct`` (kernels/conv2d_direct.cu). Tests and benchmarks may ask for one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.backends.cuda import split_k
+from gpucnn.backends.launch import address
+from gpucnn.geometry import Conv2dGeometry
+
+Array = Any
+
+TILED = "conv2d_simt.cu"
+DIRECT = "conv2d_direct.cu"
+TILE_THREADS = 128
+DIRECT_THREADS = 256
+ENOUGH_BLOCKS = 256  # of the larger tile; with fewer, smaller tiles bring more multiprocessors to work
+FEW_CHANNELS = 4  # in and out of a group: tiles would be nearly empty, the direct kernel is not
+MOST_PIXELS = 1 << 30  # of one tensor: kernels count pixels in int
+
+
+def fprop(backend: Any, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, instance: str | None = None) -> Array:
+    """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,) or None."""
+    _check_pixels("fprop", g)
+    y = backend.empty(g.output_shape)
+    rows, columns = g.N * g.P * g.Q, g.K // g.groups
+    if not y.size:
+        return y
+    instance = instance or _instance(g, rows, columns, g.groups, x, w, y)
+    if instance == "direct":
+        backend.launch(DIRECT, "conv2d_fprop_direct", *_direct_shape(rows, g.K), x, w, bias, y, g)
+        return y
+    blocks = _tiles(instance, rows, columns) * g.groups
+    backend.launch(TILED, f"conv2d_fprop_{instance}", blocks, TILE_THREADS, x, w, bias, y, g)
+    return y
+
+
+def dgrad(backend: Any, dy: Array, w: Array, g: Conv2dGeometry, instance: str | None = None) -> Array:
+    """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups)."""
+    _check_pixels("dgrad", g)
+    dx = backend.empty(g.input_shape)
+    if not dx.size:
+        return dx
+    # The rows of a GEMM are the pixels of one phase of the stride; the first phase has the most.
+    phases = min(g.stride_h, g.H) * min(g.stride_w, g.W)
+    rows, columns = g.N * -(-g.H // g.stride_h) * -(-g.W // g.stride_w), g.C // g.groups
+    instance = instance or _instance(g, rows, columns, phases * g.groups, dy, w, dx)
+    if instance == "direct":
+        backend.launch(DIRECT, "conv2d_dgrad_direct", *_direct_shape(g.N * g.H * g.W, g.C), dy, w, dx, g)
+        return dx
+    blocks = _tiles(instance, rows, columns) * phases * g.groups
+    backend.launch(TILED, f"conv2d_dgrad_{instance}", blocks, TILE_THREADS, dy, w, dx, g)
+    return dx
+
+
+def wgrad(backend: Any, x: Array, dy: Array, g: Conv2dGeometry, instance: str | None = None) -> Array:
+    """dw (K,R,S,C/groups) of x (N,H,W,C) and dy (N,P,Q,K).
+
+    The sum over N*P*Q pixels is split (split_k.py); the partial sums take at most 64 MiB beside the result.
+    """
+    _check_pixels("wgrad", g)
+    if not dy.size:
+        return backend.xp.zeros(g.weight_shape, dy.dtype)
+    dw = backend.empty(g.weight_shape)
+    rows, columns, pixels = g.K // g.groups, g.R * g.S * (g.C // g.groups), g.N * g.P * g.Q
+    if instance == "direct":
+        blocks = min(-(-dw.size // DIRECT_THREADS), 65535)
+        backend.launch(DIRECT, "conv2d_wgrad_direct", blocks, DIRECT_THREADS, x, dy, dw, g)
+        return dw
+    vector = _vector(g, x, dy, dw)
+    if instance is None:
+        instance = ("64x128_vec4" if columns > 64 else "64x64_vec4") if vector else "64x64_scalar"
+    tiles = _tiles(instance, rows, columns) * g.groups
+    split = split_k.choose(pixels, tiles, dw.size)
+    partial = dw if split.parts == 1 else backend.empty((split.parts, *dw.shape))
+    kernel = f"conv2d_wgrad_{instance}"
+    backend.launch(TILED, kernel, (tiles, split.parts), TILE_THREADS, x, dy, partial, split.length, g)
+    if partial is not dw:
+        split_k.reduce(backend, partial, None, dw)
+    return dw
+
+
+def _instance(g: Conv2dGeometry, rows: int, columns: int, gemms: int, *arrays: Array) -> str:
+    """The instance of fprop and dgrad for ``gemms`` products of ``rows`` x ``columns`` results."""
+    if max(g.C, g.K) <= FEW_CHANNELS * g.groups:
+        return "direct"
+    if not _vector(g, *arrays):
+        return "64x64_scalar"
+    return "128x64_vec4" if _tiles("128x64", rows, columns) * gemms >= ENOUGH_BLOCKS else "64x64_vec4"
+
+
+def _vector(g: Conv2dGeometry, *arrays: Array) -> bool:
+    """Whether runs of four channels never cross a group's bounds or 16-byte boundaries."""
+    whole = g.C // g.groups % 4 == 0 and g.K // g.groups % 4 == 0
+    return whole and all(address(array) % 16 == 0 for array in arrays)
+
+
+def _tiles(instance: str, rows: int, columns: int) -> int:
+    tile_rows, tile_columns = map(int, instance.split("_")[0].split("x"))
+    return -(-rows // tile_rows) * -(-columns // tile_columns)
+
+
+def _direct_shape(pixels: int, channels: int) -> tuple[int, tuple[int, int]]:
+    """Grid and block of the direct kernels: channels along x (a power of two), pixels along y."""
+    across = min(1 << (channels - 1).bit_length(), 64)
+    down = DIRECT_THREADS // across
+    return min(-(-pixels // down), 1 << 20), (across, down)
+
+
+def _check_pixels(operator: str, g: Conv2dGeometry) -> None:
+    pixels = max(g.N * g.H * g.W, g.N * g.P * g.Q)
+    if pixels > MOST_PIXELS or g.K * g.R * g.S * (g.C // g.groups) > MOST_PIXELS:
+        raise ValueError(
+            f"conv2d {operator}: at most {MOST_PIXELS} pixels (N*H*W, N*P*Q) and filter elements in one launch, got {g}; "
+            "split the batch"
+        )

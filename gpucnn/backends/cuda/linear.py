@@ -1,0 +1,67 @@
+"""Matrix products: which GEMM kernel of kernels/gemm.cu runs for which sizes, and its launch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpucnn.backends.cuda import split_k
+from gpucnn.backends.launch import address
+
+Array = Any
+
+THREADS = 128
+ENOUGH_BLOCKS = 256  # of the larger tile; with fewer, smaller tiles bring more multiprocessors to work
+LARGEST = 1 << 30  # rows, columns or terms: kernels count them in int
+
+
+def matmul(
+    backend: Any, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, instance: str | None = None
+) -> Array:
+    """(..., M, N) of a (..., M, K) and b (..., K, N), either stored transposed; leading axes are equal."""
+    return _gemm(backend, a, b, None, transpose_a, transpose_b, instance)
+
+
+def linear_forward(backend: Any, x: Array, w: Array, bias: Array | None, instance: str | None = None) -> Array:
+    """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
+    return _gemm(backend, x, w, bias, False, True, instance)
+
+
+def _gemm(
+    backend: Any, a: Array, b: Array, bias: Array | None, transpose_a: bool, transpose_b: bool, instance: str | None
+) -> Array:
+    m, k = a.shape[:-3:-1] if transpose_a else a.shape[-2:]
+    n = b.shape[-2 if transpose_b else -1]
+    if max(m, n, k) > LARGEST:
+        raise ValueError(f"matmul: at most {LARGEST} rows, columns and terms, got {m} x {n} results of {k} terms")
+    out = backend.empty((*a.shape[:-2], m, n))
+    if not out.size:
+        return out
+    batch = math.prod(a.shape[:-2])
+    instance = instance or _instance(m, n, k, batch, transpose_a, transpose_b, (a, b, out))
+    tiles = _tiles(instance, m, n) * batch
+    split = split_k.choose(k, tiles, out.size)
+    whole = split.parts == 1
+    result = out if whole else backend.empty((split.parts, *out.shape))
+    kernel = f"gemm_{'nt'[transpose_a]}{'nt'[transpose_b]}_{instance}"
+    sizes = (m, n, k, batch, split.length)
+    backend.launch("gemm.cu", kernel, (tiles, split.parts), THREADS, a, b, bias if whole else None, result, *sizes)
+    if not whole:
+        split_k.reduce(backend, result, bias, out)
+    return out
+
+
+def _instance(
+    m: int, n: int, k: int, batch: int, transpose_a: bool, transpose_b: bool, arrays: tuple[Array, ...]
+) -> str:
+    """``128x64_vec4``, ``64x64_vec4`` or ``64x64_scalar``: tile rows x columns, and how memory is read."""
+    rows_in_memory = (m if transpose_a else k, k if transpose_b else n, n)
+    vector = all(row % 4 == 0 for row in rows_in_memory) and all(address(array) % 16 == 0 for array in arrays)
+    if not vector or (transpose_a and transpose_b):  # both transposed is too rare for instances of its own
+        return "64x64_scalar"
+    return "128x64_vec4" if _tiles("128x64", m, n) * batch >= ENOUGH_BLOCKS else "64x64_vec4"
+
+
+def _tiles(instance: str, rows: int, columns: int) -> int:
+    tile_rows, tile_columns = map(int, instance.split("_")[0].split("x"))
+    return -(-rows // tile_rows) * -(-columns // tile_columns)
