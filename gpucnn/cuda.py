@@ -9,9 +9,11 @@ from __future__ import annotations
 from gpucnn.backends.cuda import driver
 from gpucnn.backends.cuda.compiler import compile_all
 from gpucnn.backends.cuda.memory import tracker
+from gpucnn.backends.cuda.precompile import compile_state, on_import
 
 __all__ = [
     "compile_all",
+    "compile_state",
     "device_count",
     "empty_cache",
     "get_device_capability",
@@ -19,6 +21,7 @@ __all__ = [
     "is_available",
     "max_memory_allocated",
     "memory_allocated",
+    "on_import",
     "reset_peak_memory_stats",
     "synchronize",
 ]

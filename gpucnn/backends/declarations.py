@@ -160,7 +160,7 @@ def _declarations(source: Path, stamps: tuple[tuple[Path, int], ...]) -> dict[st
         match = matches.get(use.start())
         if match is None:
             raise DeclarationError(
-                f'{where}: a kernel is declared literally, as extern "C" __global__ void __launch_bounds__(N) name(...) {{'
+                f'{where}: a kernel is declared literally: extern "C" __global__ void __launch_bounds__(N) name(...) {{'
             )
         name = match["name"]
         if name in found:

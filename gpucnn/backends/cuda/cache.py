@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +69,8 @@ def _record_path(image: Path) -> Path:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that others see whole or not at all."""
+    import tempfile  # slow to import, and seldom needed
+
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
