@@ -1,0 +1,26 @@
+"""Data sets, batches and augmentation: ``data.create("cifar10")``, ``data.DataLoader(...)``, ``data.transforms``."""
+
+from __future__ import annotations
+
+from gpucnn.data import transforms
+from gpucnn.data.cifar10 import CIFAR10
+from gpucnn.data.dataset import DataError, Dataset
+from gpucnn.data.download import NotFoundError
+from gpucnn.data.loader import DataLoader
+from gpucnn.data.mnist import MNIST
+from gpucnn.data.registry import create, find, names
+from gpucnn.data.shapes import Shapes
+
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "DataError",
+    "DataLoader",
+    "Dataset",
+    "NotFoundError",
+    "Shapes",
+    "create",
+    "find",
+    "names",
+    "transforms",
+]
