@@ -14,7 +14,7 @@
 #include "common.cuh"
 #include "geometry.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_fprop_direct(
+extern "C" __global__ void __launch_bounds__(256, 4) conv2d_fprop_direct(
     IN float* __restrict__ x, IN float* __restrict__ w, IN float* __restrict__ bias, OUT float* __restrict__ y, Conv2dGeometry g) {
     const int group_c = g.C / g.groups, group_k = g.K / g.groups;
     const int pixels = g.N * g.P * g.Q;
@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_fprop_direct(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_dgrad_direct(
+extern "C" __global__ void __launch_bounds__(256, 4) conv2d_dgrad_direct(
     IN float* __restrict__ dy, IN float* __restrict__ w, OUT float* __restrict__ dx, Conv2dGeometry g) {
     const int group_c = g.C / g.groups, group_k = g.K / g.groups;
     const int pixels = g.N * g.H * g.W;
@@ -66,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(256) conv2d_dgrad_direct(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_wgrad_direct(
+extern "C" __global__ void __launch_bounds__(256, 4) conv2d_wgrad_direct(
     IN float* __restrict__ x, IN float* __restrict__ dy, OUT float* __restrict__ dw, Conv2dGeometry g) {
     const int group_c = g.C / g.groups, group_k = g.K / g.groups;
     const int size = g.K * g.R * g.S * group_c;

@@ -30,7 +30,7 @@ class CudaBackend(Backend):
     def __init__(self, engine: Any) -> None:
         self.engine = engine
         self.launch = Launcher(engine)
-        self.name = engine.name
+        self.name = engine.name.partition(":")[0]  # engines on GPUs are called cuda:0, cuda:1
         self.xp = engine.xp
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
