@@ -6,10 +6,17 @@ cannot be used.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpucnn import settings
 from gpucnn.backends.cuda import driver
-from gpucnn.backends.cuda.compiler import compile_all
 from gpucnn.backends.cuda.memory import tracker
-from gpucnn.backends.cuda.precompile import compile_state, on_import
+
+if TYPE_CHECKING:
+    from gpucnn.backends.cuda.compiler import Report
+    from gpucnn.backends.cuda.precompile import KernelState
 
 __all__ = [
     "compile_all",
@@ -25,6 +32,47 @@ __all__ = [
     "reset_peak_memory_stats",
     "synchronize",
 ]
+
+
+def on_import() -> None:
+    """Compile the kernels of the default path for the visible GPUs into the cache; ``import gpucnn`` calls this.
+
+    Nothing happens without a GPU or with ``GPUCNN_COMPILE=lazy``, and what goes wrong waits for the first launch and
+    for ``gpucnn doctor``. Raises ValueError for another value of GPUCNN_COMPILE.
+    """
+    if settings.compile_mode() == "import" and driver.query().problem is None and driver.is_available():
+        from gpucnn.backends.cuda import precompile
+
+        precompile.fill_cache()
+
+
+def compile_all(
+    arch: int | str | Sequence[int | str] | None = None,
+    *,
+    sources: Iterable[str | Path] | None = None,
+    threads: int | None = None,
+    check: bool = True,
+) -> Report:
+    """Compile the kernels into the cache, on any machine with CuPy and NVRTC: no GPU and no driver are needed.
+
+    ``arch`` is one or several of 80, "80", "sm_80", "90a", ...; None means every architecture that gpucnn is tested
+    for (sm_50 to sm_120). ``sources`` are ``.cu`` files, by default all of the package's; ``threads`` defaults to the
+    processors there are. The report, which can be printed, has each kernel's registers, spills and shared memory, and
+    names in ``left_out`` the architectures that this NVRTC does not build. Raises ValueError for what is not an
+    architecture, and CompileError (a RuntimeError) where NVRTC is missing or, with ``check``, where a source fails,
+    after the others are done.
+    """
+    from gpucnn.backends.cuda import compiler
+
+    return compiler.compile_all(arch, sources=sources, threads=threads, check=check)
+
+
+def compile_state(architectures: Sequence[str] | None = None) -> list[KernelState]:
+    """Whether each kernel source is compiled, for the visible GPUs or the architectures named; compiles nothing,
+    never raises."""
+    from gpucnn.backends.cuda import precompile
+
+    return precompile.compile_state(architectures)
 
 
 def is_available() -> bool:

@@ -30,7 +30,7 @@ VARIABLES = (
     Variable("GPUCNN_DEVICE", "cpu | cuda | cuda:N | emulated", "cuda where a GPU is usable, else cpu",
              "The device of tensors and commands that name none."),
     Variable("GPUCNN_COMPILE", "import | lazy", "import",
-             "When CUDA kernels are compiled: the default path's while gpucnn is imported, or each when first launched."),
+             "When CUDA kernels are compiled: the default path's while gpucnn is imported, or each when first used."),
     Variable("GPUCNN_CACHE_DIR", "a folder", "the user's cache folder",
              "Where compiled kernels and downloaded data are kept. Without it, and where the user's cache folder cannot"
              " be written, a private folder below the temporary directory serves."),

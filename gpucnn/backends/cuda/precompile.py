@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gpucnn import settings
 from gpucnn.backends.cuda import compiler, driver
 from gpucnn.backends.cuda.cache import KernelCache
 from gpucnn.backends.declarations import declarations, kernel_sources
@@ -21,14 +20,9 @@ _failures: dict[tuple[str, str], str] = {}  # (source, architecture) to what wen
 _failure: str | None = None  # what kept import from compiling anything
 
 
-def on_import() -> None:
-    """Called once while gpucnn is imported: with a usable GPU, and GPUCNN_COMPILE not "lazy", fill the cache.
-
-    Without a GPU it returns at once. Raises ValueError for a wrong GPUCNN_COMPILE and nothing else.
-    """
+def fill_cache() -> None:
+    """Compile the default path for the visible GPUs. Never raises: what goes wrong is logged and kept."""
     global _failure
-    if settings.compile_mode() == "lazy" or driver.query().problem is not None or not driver.is_available():
-        return
     try:
         built = compile_default_path()
     except Exception as error:  # whatever it is, import goes on and the first launch meets it again
