@@ -1,0 +1,50 @@
+// What the emulator's runtime (runtime.cpp), the code that stands in for CUDA (cuda.h) and Python (runtime.py) share.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GPUCNN_EXPORT extern "C" __attribute__((visibility("default")))
+
+struct uint3 { unsigned x, y, z; };
+
+// Numbers of faults; faults.py turns each into an exception class.
+enum GpucnnFaultKind {
+  kFaultNone = 0,
+  kFaultMemory = 1,      // an address that cannot be read or written
+  kFaultUndefined = 2,   // undefined behaviour that UBSan found
+  kFaultMisaligned = 3,
+  kFaultBarrier = 4,
+  kFaultWarp = 5,
+  kFaultTrap = 6,        // __trap(), a failed assert, an illegal instruction
+  kFaultArithmetic = 7,  // an integer division by zero that reached the processor
+  kFaultTimeout = 8,
+  kFaultOverrun = 9,     // bytes between an array's end and its guard page were written
+  kFaultStack = 10,
+  kFaultCopy = 11,       // cp.async used wrongly
+  kFaultMemoryLimit = 12 // the host refused memory
+};
+
+enum GpucnnWarpOperation {
+  kWarpSync, kWarpShuffle, kWarpBallot, kWarpAll, kWarpAny, kWarpAdd, kWarpMin, kWarpMax,
+  kWarpMinSigned, kWarpMaxSigned, kWarpAnd, kWarpOr, kWarpXor, kWarpMatchAny
+};
+
+enum GpucnnBarrierOperation { kBarrierPlain, kBarrierCount, kBarrierAnd, kBarrierOr };
+
+// The index variables of the thread that is running: set at every switch of threads, so `print threadIdx` works in gdb.
+GPUCNN_EXPORT uint3 threadIdx;
+GPUCNN_EXPORT uint3 blockIdx;
+GPUCNN_EXPORT uint3 blockDim;
+GPUCNN_EXPORT uint3 gridDim;
+
+// Where the running block's shared memory begins: static variables first, `extern __shared__` behind them.
+GPUCNN_EXPORT unsigned char* gpucnn_shared_base;
+
+GPUCNN_EXPORT unsigned gpucnn_barrier(int operation, int value, const char* file, int line);
+GPUCNN_EXPORT uint64_t gpucnn_warp(int operation, unsigned mask, uint64_t value, int source, const char* file, int line);
+GPUCNN_EXPORT int gpucnn_lane();
+GPUCNN_EXPORT void gpucnn_copy_async(void* shared, const void* global, int bytes, int valid, const char* file, int line);
+GPUCNN_EXPORT void gpucnn_copy_commit();
+GPUCNN_EXPORT void gpucnn_copy_wait(int groups_in_flight);
+GPUCNN_EXPORT void gpucnn_trap(const char* what, const char* file, int line) __attribute__((noreturn));

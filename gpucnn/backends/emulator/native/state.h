@@ -1,0 +1,134 @@
+// The runtime's own state: one launch at a time (Python holds a lock around it), on one host thread.
+#pragma once
+
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../include/runtime.h"
+
+// ---- what Python passes and gets back; runtime.py mirrors these structures ------------------------------------------
+
+enum Direction { kNull = -1, kIn = 0, kOut = 1, kInOut = 2, kTable = 3 };
+enum Placement { kEndFlush = 0, kStartFlush = 1 };
+enum Order { kForward = 0, kReversed = 1, kShuffled = 2 };
+
+struct Array {
+  const void* host;     // what IN and INOUT arrays hold before the launch
+  void* result;         // where OUT and INOUT arrays are copied after it; null: nowhere
+  size_t bytes;
+  int32_t direction;
+  int32_t alignment;    // the first element's address is `phase` modulo `alignment` (bytes)
+  int32_t phase;
+  int32_t table_first;  // kTable: the arrays whose addresses it holds
+  int32_t table_count;
+  uint64_t device;      // the address that the kernel sees; filled in by the launch
+};
+
+struct Launch {
+  void (*enter)(void* const*);
+  void* const* arguments;
+  Array* arrays;
+  int64_t array_count;
+  uint32_t grid[3];
+  uint32_t block[3];
+  size_t static_shared;
+  size_t dynamic_shared;
+  size_t shared_alignment;
+  int32_t placement;
+  int32_t order;
+  uint64_t seed;
+  int32_t poison;
+  double timeout_seconds;  // 0: none
+};
+
+struct Fault {
+  int32_t kind;
+  int32_t line;         // 0: unknown
+  int32_t array;        // index of the array nearest to `address`, -1: none, -2: shared memory
+  int32_t write;        // 1: a write, 0: a read, -1: unknown
+  uint32_t block[3];
+  uint32_t thread[3];
+  int64_t offset;       // of `address` from the array's first byte
+  uint64_t address;
+  uint64_t code_offset; // of the faulting instruction in `object`, 0: unknown
+  char file[512];
+  char object[512];
+  char message[768];
+};
+
+// ---- a block's threads ----------------------------------------------------------------------------------------------
+
+enum FiberState { kReady, kAtBarrier, kAtWarp, kExited };
+
+struct PendingCopy {
+  unsigned char* shared;
+  unsigned char data[16];
+  int bytes;
+  int group;  // -1: not committed yet
+};
+
+struct Fiber {
+  void* sp;       // saved stack pointer; null: has not started
+  int stack;      // index of its stack, -1: none
+  int state;
+  uint3 index;
+  int linear;     // threadIdx as one number, x fastest
+  const char* file;  // where it waits
+  int line;
+  int operation;
+  unsigned mask;
+  uint64_t value;
+  uint64_t result;
+  int source;
+  PendingCopy* copies;  // cp.async in flight; kept from launch to launch
+  int copy_count, copy_capacity;
+  int groups;           // committed groups so far
+};
+
+struct State {
+  Fiber* fibers;
+  Fiber* current;
+  unsigned* order;      // thread order of this block
+  int count;            // threads of a block
+  int position;         // in `order`
+  int waiting;          // threads at the block's barrier
+  int exited;
+  bool woken;           // somebody became ready in this round
+  const char* barrier_file;  // the barrier where this block waits
+  int barrier_line;
+  int first_waiting;
+  unsigned predicates, predicates_true;
+  void* host_sp;
+  void (*enter)(void* const*);
+  void* const* arguments;
+  int poison;
+  unsigned char* shared_end;
+  const char* site_file;  // of a memory access that the runtime makes for the kernel
+  int site_line;
+  volatile bool in_kernel;
+  pid_t host_thread;
+  sigjmp_buf leave;     // where a fault goes
+  Fault* fault;
+};
+
+extern State state;
+
+// fibers.cpp
+bool prepare_fibers(int count);
+void run_block(Launch* launch, uint64_t seed);
+bool is_stack_guard(uintptr_t address);
+// memory.cpp
+bool place_arrays(Launch* launch);
+bool place_shared(Launch* launch);
+void fill_shared();
+bool collect_arrays(Launch* launch, Fault* fault);
+void locate_address(uintptr_t address, Fault* fault);
+// faults.cpp
+void install_handlers(double timeout_seconds);
+void restore_handlers();
+[[noreturn]] void raise_fault(int kind, const char* file, int line, const char* format, ...)
+    __attribute__((format(printf, 4, 5)));
+// launch.cpp
+void shuffle(unsigned* items, int64_t count, int order, uint64_t seed);
