@@ -58,12 +58,10 @@ struct WindowSource {
         const float* channel = images + tap.low;
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            if (tap.high < shape.taps_h && inside(h[i] + tap_h, shape.height) && inside(w[i] + tap_w, shape.width)) {
-                const long long place = pixel[i] + tap_h * shape.width + tap_w;
-                load_run(channel + place * shape.channels, values[i]);
-            } else {
-                zero_run(values[i]);
-            }
+            const bool valid = tap.high < shape.taps_h && inside(h[i] + tap_h, shape.height) && inside(w[i] + tap_w, shape.width);
+            const long long place = pixel[i] + tap_h * shape.width + tap_w;
+            zero_run(values[i]);
+            if (valid) load_run(channel + place * shape.channels, values[i]);
         }
     }
 
@@ -141,8 +139,8 @@ struct TransposedFilterSource {
         const float* run = filters + ((static_cast<long long>(tap.low) * g.R + r) * g.S + s) * (g.C / g.groups);
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
+            zero_run(values[i]);
             if (tap.high < vertical.taps && i * share::STEP < channels_left) load_run(run + i * share::STEP, values[i]);
-            else zero_run(values[i]);
         }
     }
 
@@ -229,11 +227,9 @@ struct PixelSource {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             const int row = h0 + tap_h[i], column = w0 + tap_w[i];
-            if (k_left > 0 && inside(row, g.H) && inside(column, g.W)) {
-                load_run(image + static_cast<long long>(row * g.W + column) * g.C + channel[i], values[i]);
-            } else {
-                zero_run(values[i]);
-            }
+            const bool valid = k_left > 0 && inside(row, g.H) && inside(column, g.W);
+            zero_run(values[i]);
+            if (valid) load_run(image + (static_cast<long long>(row) * g.W + column) * g.C + channel[i], values[i]);
         }
     }
 

@@ -110,8 +110,8 @@ struct MatrixSource {
     __device__ __forceinline__ void fetch(float (&values)[COUNT][VEC]) const {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
+            zero_run(values[i]);
             if (k_left > 0 && i * share::STEP < rows_left) load_run(run + i * run_step, values[i]);
-            else zero_run(values[i]);
         }
     }
 
@@ -214,6 +214,12 @@ struct Block {
 template <class T, int VEC, class RowOffset>
 __device__ __forceinline__ void gemm_epilogue(
     const float (&acc)[T::TM][T::TN], float* out, const float* bias, const Block& block, RowOffset row_offset) {
+    float shift[T::TN];
+#pragma unroll
+    for (int j = 0; j < T::TN; ++j) {
+        const int column = block.first_column + thread_column<T>() + j / 4 * 4 * LANES_N + j % 4;
+        shift[j] = bias != nullptr && column < block.columns ? bias[column] : 0.0f;
+    }
 #pragma unroll
     for (int i = 0; i < T::TM; ++i) {
         const int row = block.first_row + thread_row<T>() + i / 4 * 4 * LANES_M + i % 4;
@@ -223,13 +229,11 @@ __device__ __forceinline__ void gemm_epilogue(
         for (int j = 0; j < T::TN; j += VEC) {
             const int column = block.first_column + thread_column<T>() + j / 4 * 4 * LANES_N + j % 4;
             if (column >= block.columns) continue;
-            float values[VEC];
-#pragma unroll
-            for (int v = 0; v < VEC; ++v) values[v] = acc[i][j + v] + (bias == nullptr ? 0.0f : bias[column + v]);
             if constexpr (VEC == 4) {
-                *reinterpret_cast<float4*>(out_row + column) = make_float4(values[0], values[1], values[2], values[3]);
+                *reinterpret_cast<float4*>(out_row + column) = make_float4(
+                    acc[i][j] + shift[j], acc[i][j + 1] + shift[j + 1], acc[i][j + 2] + shift[j + 2], acc[i][j + 3] + shift[j + 3]);
             } else {
-                out_row[column] = values[0];
+                out_row[column] = acc[i][j] + shift[j];
             }
         }
     }
