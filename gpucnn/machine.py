@@ -124,12 +124,14 @@ def describe() -> dict[str, Any]:
 
     versions = {name: version for name in VERSIONS_IN_RECORDS if (version := version_of(name))}
     versions["gpucnn"] = gpucnn.__version__
+    torch = sys.modules.get("torch")
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "cpu": cpu_name(),
         "cores": cpu_cores(),
         "blas": [vars(blas) for blas in blas_libraries()],
+        "torch_threads": torch.get_num_threads() if torch is not None else None,
         "gpus": [vars(gpu) for gpu in gpus()],
         "versions": versions,
         "commit": commit(),

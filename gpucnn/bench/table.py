@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from gpucnn.bench.record import LECTURE_I7, LECTURE_ROWS, Record, Result
 
-HEADINGS = ("device", "framework", "examples/sec", "20% to 80%", "x i7-7500U", "x PyTorch")
+HEADINGS = ("device", "framework", "examples/sec", "20% to 80%", "x i7-7500U", "x gpucnn on cpu", "x PyTorch")
 
 
 def rows(record: Record) -> list[tuple[str, ...]]:
-    """The cells below HEADINGS: the lecture's four rows first, then this machine's, each framework in its faster layout."""
-    cells = [(name, "TensorFlow, 2017", f"{speed:,.0f}", "", _ratio(speed / LECTURE_I7), "") for name, speed in LECTURE_ROWS]
+    """The cells below HEADINGS: the lecture's four rows first, then this machine's, each framework in its faster layout.
+
+    The last two columns are ratios of medians: to gpucnn on this machine's CPU, and to PyTorch on the same device.
+    """
     best = record.best()
-    peers = {result.device: result.median for result in best if result.framework == "PyTorch"}
+    medians = {(result.framework, result.device): result.median for result in best}
+    cells = [
+        (name, "TensorFlow, 2017", f"{speed:,.0f}", "", _ratio(speed, LECTURE_I7), "", "") for name, speed in LECTURE_ROWS
+    ]
     for result in best:
         low, high = result.spread
-        against_peer = result.median / peers[result.device] if result.device in peers else None
+        peer = medians.get(("PyTorch", result.device)) if result.framework != "PyTorch" else None
         cells.append((
             result.device_name,
             _framework(result),
             f"{result.median:,.0f}",
             f"{low:,.0f} to {high:,.0f}",
-            _ratio(result.median / LECTURE_I7),
-            _ratio(against_peer) if against_peer is not None and result.framework != "PyTorch" else "",
+            _ratio(result.median, LECTURE_I7),
+            _ratio(result.median, medians.get(("gpucnn", "cpu"))),
+            _ratio(result.median, peer),
         ))  # fmt: skip
     return cells
-
-
-def has_memory(record: Record) -> bool:
-    """Whether peak memory was measured."""
-    return any(result.peak_memory_bytes is not None for result in record.results)
 
 
 def memory_lines(record: Record) -> list[str]:
@@ -75,7 +76,7 @@ def as_text(record: Record) -> str:
 
 def as_markdown(record: Record) -> str:
     """The table in Markdown, as the README carries it."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|---:|---:|---:|---:|"]
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|" + "---:|" * (len(HEADINGS) - 2)]
     lines += ["| " + " | ".join(row) + " |" for row in rows(record)]
     text = [line[0].upper() + line[1:] + "." for line in [*memory_lines(record), *notes(record)]]
     return "\n".join([*lines, "", *(f"{line}\\" for line in text[:-1]), *text[-1:]])
@@ -85,5 +86,8 @@ def _framework(result: Result) -> str:
     return f"{result.framework} {result.version}" + (f" ({result.layout})" if result.framework == "PyTorch" else "")
 
 
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+def _ratio(speed: float, other: float | None) -> str:
+    """How many times the other, or nothing where there is no other."""
+    if other is None:
+        return ""
+    return f"{speed / other:.2f}" if speed < 10 * other else f"{speed / other:.1f}"

@@ -1,0 +1,9 @@
+"""The lecture's benchmark: training speed of the lecture network in examples/sec, beside PyTorch where it is installed."""
+
+from __future__ import annotations
+
+from gpucnn.bench.measure import Options, measure
+from gpucnn.bench.record import Record, Result, read
+from gpucnn.bench.table import as_markdown, as_text
+
+__all__ = ["Options", "Record", "Result", "as_markdown", "as_text", "measure", "read"]

@@ -1,0 +1,57 @@
+"""Peak memory of training: each contestant in a process of its own that does nothing else.
+
+    python -m gpucnn.bench.memory gpucnn cpu channels_last 128
+
+prints the peak resident size in bytes after training steps on synthetic batches. PyTorch's process imports NumPy and this
+package's frame besides PyTorch, but no part of gpucnn that computes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpucnn.bench.contestants import Contestant
+
+STEPS = 6
+
+
+def peak_memory(contestant: Contestant, batch_size: int) -> int:
+    """Peak resident size in bytes of a process that takes a few training steps. Raises RuntimeError where it fails."""
+    arguments = [contestant.framework, contestant.device, contestant.layout, str(batch_size)]
+    done = subprocess.run(
+        [sys.executable, "-m", "gpucnn.bench.memory", *arguments],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"bench: the memory measurement of {contestant.framework} failed: {last}")
+    return int(done.stdout)
+
+
+def main(framework: str, device: str, layout: str, batch_size: int) -> int:
+    """Train, then the peak resident size in bytes."""
+    try:
+        import resource
+    except ImportError:
+        raise SystemExit("peak memory is measured on Linux and macOS only") from None
+    from gpucnn.bench.contestants import Contestant, synthetic_batches
+
+    trainer = Contestant(framework, device, layout).trainer()
+    batches = itertools.islice(itertools.cycle(synthetic_batches(batch_size)), STEPS)
+    if framework == "gpucnn":
+        from gpucnn import tensor
+
+        batches = ((tensor(images, device=device), tensor(labels, device=device)) for images, labels in batches)  # type: ignore[assignment]
+    for images, labels in batches:
+        trainer.step(images, labels)
+    trainer.synchronize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
