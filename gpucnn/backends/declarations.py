@@ -95,8 +95,13 @@ def declarations(path: str | Path) -> dict[str, Declaration]:
     file and line.
     """
     source = source_path(path)
-    files = tuple(included_files(source))
+    files = included_files(source)
     return _declarations(source, tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+def included_files(source: Path) -> list[Path]:
+    """``source`` and every file that it includes with quotes, directly or not, each once."""
+    return [source, *includes(source).values()]
 
 
 def source_path(path: str | Path) -> Path:
@@ -111,17 +116,24 @@ def source_path(path: str | Path) -> Path:
     return found
 
 
-def included_files(source: Path) -> list[Path]:
-    """``source`` and every file that it includes with quotes, directly or not, each once."""
+def includes(source: Path) -> dict[str, Path]:
+    """Every file that ``source`` includes with quotes, directly or not, by the name in the ``#include``.
+
+    It is looked for beside ``source``, then among the package's kernels. Raises DeclarationError.
+    """
+    found: dict[str, Path] = {}
     files = [source]
     for file in files:  # grows while it is walked
         for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', _text(file), re.MULTILINE):
-            included = source.parent / name
-            if not included.is_file():
+            if name in found:
+                continue
+            folders = (source.parent, settings.kernels_path())
+            included = next((folder / name for folder in folders if (folder / name).is_file()), None)
+            if included is None:
                 raise DeclarationError(f'{file.name} includes "{name}", which is not in {source.parent}')
-            if included not in files:
-                files.append(included)
-    return files
+            found[name] = included
+            files.append(included)
+    return found
 
 
 def _text(file: Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.backends.cuda.cache import Entry, KernelCache
-from gpucnn.backends.declarations import included_files, kernel_sources, source_path
+from gpucnn.backends.declarations import includes, kernel_sources, source_path
 
 # Every architecture that the kernels are built for: the lecture's GPUs (5.0 and 6.1) and everything since.
 ARCHITECTURES = ("50", "61", "70", "75", "80", "86", "89", "90", "90a", "100", "120")
@@ -161,9 +161,7 @@ class Program:
     def read(cls, source: str | Path) -> Program:
         """Read a ``.cu`` file; a bare name is looked for in the package's kernels."""
         path = source_path(source)
-        headers = (
-            (file.relative_to(path.parent).as_posix(), file.read_text("utf-8")) for file in included_files(path)[1:]
-        )
+        headers = ((name, file.read_text("utf-8")) for name, file in includes(path).items())
         return cls(path.name, path.read_text("utf-8"), tuple(headers))
 
     @property
