@@ -25,7 +25,7 @@ uint8 = np.dtype(np.uint8)
 bool_ = np.dtype(np.bool_)
 
 DeviceLike = str | Device | None
-_Method = ClassVar[Callable[..., Any]]
+_Method = Callable[..., Any]
 _float = float  # within Tensor, float is a method
 
 
@@ -68,12 +68,12 @@ class Tensor(Recorded):
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of the axes, (N, C, H, W) for images."""
-        return self.data.shape  # type: ignore[no-any-return]
+        return self.data.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The NumPy dtype of the elements."""
-        return self.data.dtype  # type: ignore[no-any-return]
+        return self.data.dtype
 
     @property
     def ndim(self) -> int:
@@ -219,7 +219,7 @@ class Tensor(Recorded):
             return layout.contiguous(self.data).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self.data.__dlpack_device__()  # type: ignore[no-any-return]
+        return self.data.__dlpack_device__()
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and self.numel() == 1 else format(str(self), spec)
@@ -322,77 +322,77 @@ class Tensor(Recorded):
 
     # ---- attached by gpucnn/functional/methods.py ----
 
-    __add__: _Method
-    __radd__: _Method
-    __sub__: _Method
-    __rsub__: _Method
-    __mul__: _Method
-    __rmul__: _Method
-    __truediv__: _Method
-    __rtruediv__: _Method
-    __pow__: _Method
-    __rpow__: _Method
-    __neg__: _Method
-    __abs__: _Method
-    __matmul__: _Method
-    __getitem__: _Method
-    __eq__: _Method  # type: ignore[assignment]
-    __ne__: _Method  # type: ignore[assignment]
-    __lt__: _Method
-    __le__: _Method
-    __gt__: _Method
-    __ge__: _Method
-    __invert__: _Method
-    __and__: _Method
-    __or__: _Method
+    __add__: ClassVar[_Method]
+    __radd__: ClassVar[_Method]
+    __sub__: ClassVar[_Method]
+    __rsub__: ClassVar[_Method]
+    __mul__: ClassVar[_Method]
+    __rmul__: ClassVar[_Method]
+    __truediv__: ClassVar[_Method]
+    __rtruediv__: ClassVar[_Method]
+    __pow__: ClassVar[_Method]
+    __rpow__: ClassVar[_Method]
+    __neg__: ClassVar[_Method]
+    __abs__: ClassVar[_Method]
+    __matmul__: ClassVar[_Method]
+    __getitem__: ClassVar[_Method]
+    __eq__: ClassVar[_Method]
+    __ne__: ClassVar[_Method]
+    __lt__: ClassVar[_Method]
+    __le__: ClassVar[_Method]
+    __gt__: ClassVar[_Method]
+    __ge__: ClassVar[_Method]
+    __invert__: ClassVar[_Method]
+    __and__: ClassVar[_Method]
+    __or__: ClassVar[_Method]
     T: Any
-    abs: _Method
-    add: _Method
-    all: _Method
-    any: _Method
-    argmax: _Method
-    argmin: _Method
-    clamp: _Method
-    clip: _Method
-    clone: _Method
-    contiguous: _Method
-    cpu: _Method
-    cuda: _Method
-    div: _Method
-    double: _Method
-    exp: _Method
-    expand: _Method
-    flatten: _Method
-    float: _Method
-    log: _Method
-    log_softmax: _Method
-    long: _Method
-    matmul: _Method
-    max: _Method
-    maximum: _Method
-    mean: _Method
-    min: _Method
-    minimum: _Method
-    mul: _Method
-    neg: _Method
-    permute: _Method
-    pow: _Method
-    relu: _Method
-    reshape: _Method
-    softmax: _Method
-    split: _Method
-    sqrt: _Method
-    squeeze: _Method
-    std: _Method
-    sub: _Method
-    sum: _Method
-    t: _Method
-    to: _Method
-    transpose: _Method
-    unsqueeze: _Method
-    var: _Method
-    view: _Method
-    where: _Method
+    abs: ClassVar[_Method]
+    add: ClassVar[_Method]
+    all: ClassVar[_Method]
+    any: ClassVar[_Method]
+    argmax: ClassVar[_Method]
+    argmin: ClassVar[_Method]
+    clamp: ClassVar[_Method]
+    clip: ClassVar[_Method]
+    clone: ClassVar[_Method]
+    contiguous: ClassVar[_Method]
+    cpu: ClassVar[_Method]
+    cuda: ClassVar[_Method]
+    div: ClassVar[_Method]
+    double: ClassVar[_Method]
+    exp: ClassVar[_Method]
+    expand: ClassVar[_Method]
+    flatten: ClassVar[_Method]
+    float: ClassVar[_Method]
+    log: ClassVar[_Method]
+    log_softmax: ClassVar[_Method]
+    long: ClassVar[_Method]
+    matmul: ClassVar[_Method]
+    max: ClassVar[_Method]
+    maximum: ClassVar[_Method]
+    mean: ClassVar[_Method]
+    min: ClassVar[_Method]
+    minimum: ClassVar[_Method]
+    mul: ClassVar[_Method]
+    neg: ClassVar[_Method]
+    permute: ClassVar[_Method]
+    pow: ClassVar[_Method]
+    relu: ClassVar[_Method]
+    reshape: ClassVar[_Method]
+    softmax: ClassVar[_Method]
+    split: ClassVar[_Method]
+    sqrt: ClassVar[_Method]
+    squeeze: ClassVar[_Method]
+    std: ClassVar[_Method]
+    sub: ClassVar[_Method]
+    sum: ClassVar[_Method]
+    t: ClassVar[_Method]
+    to: ClassVar[_Method]
+    transpose: ClassVar[_Method]
+    unsqueeze: ClassVar[_Method]
+    var: ClassVar[_Method]
+    view: ClassVar[_Method]
+    where: ClassVar[_Method]
 
 
 def _resolve(device: DeviceLike) -> Device:

@@ -82,16 +82,16 @@ class LogSoftmax(Function):
 def relu(input: Tensor) -> Tensor:
     """max(input, 0), elementwise; NaN stays NaN, the gradient at 0 is 0."""
     checks.floating("relu", input=input)
-    return ReLU.apply(input)  # type: ignore[no-any-return]
+    return ReLU.apply(input)
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:
     """exp(input) / sum exp(input) along ``dim``, for inputs of any size."""
     checks.floating("softmax", input=input)
-    return Softmax.apply(input, checks.axis("softmax", dim, input.ndim))  # type: ignore[no-any-return]
+    return Softmax.apply(input, checks.axis("softmax", dim, input.ndim))
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:
     """The logarithm of :func:`softmax`, computed without it."""
     checks.floating("log_softmax", input=input)
-    return LogSoftmax.apply(input, checks.axis("log_softmax", dim, input.ndim))  # type: ignore[no-any-return]
+    return LogSoftmax.apply(input, checks.axis("log_softmax", dim, input.ndim))

@@ -264,57 +264,57 @@ def _saved(ctx: Any) -> list[Operand]:
 
 def add(input: Operand, other: Operand) -> Tensor:
     """input + other, broadcast."""
-    return Add.apply(*_operands("add", input, other))  # type: ignore[no-any-return]
+    return Add.apply(*_operands("add", input, other))
 
 
 def sub(input: Operand, other: Operand) -> Tensor:
     """input - other, broadcast."""
-    return Subtract.apply(*_operands("sub", input, other))  # type: ignore[no-any-return]
+    return Subtract.apply(*_operands("sub", input, other))
 
 
 def mul(input: Operand, other: Operand) -> Tensor:
     """input * other, broadcast."""
-    return Multiply.apply(*_operands("mul", input, other))  # type: ignore[no-any-return]
+    return Multiply.apply(*_operands("mul", input, other))
 
 
 def div(input: Operand, other: Operand) -> Tensor:
     """input / other, broadcast."""
-    return Divide.apply(*_operands("div", input, other))  # type: ignore[no-any-return]
+    return Divide.apply(*_operands("div", input, other))
 
 
 def pow(input: Operand, exponent: Operand) -> Tensor:
     """input ** exponent, broadcast; either may be a number."""
-    return Power.apply(*_operands("pow", input, exponent))  # type: ignore[no-any-return]
+    return Power.apply(*_operands("pow", input, exponent))
 
 
 def neg(input: Tensor) -> Tensor:
     """-input."""
     checks.tensors("neg", input=input)
-    return Negative.apply(input)  # type: ignore[no-any-return]
+    return Negative.apply(input)
 
 
 def abs(input: Tensor) -> Tensor:
     """|input|; the gradient at 0 is 0."""
     checks.tensors("abs", input=input)
-    return Absolute.apply(input)  # type: ignore[no-any-return]
+    return Absolute.apply(input)
 
 
 def exp(input: Tensor) -> Tensor:
     """e ** input."""
     checks.floating("exp", input=input)
-    return Exp.apply(input)  # type: ignore[no-any-return]
+    return Exp.apply(input)
 
 
 def log(input: Tensor) -> Tensor:
     """The natural logarithm of input."""
     checks.floating("log", input=input)
-    return Log.apply(input)  # type: ignore[no-any-return]
+    return Log.apply(input)
 
 
 def sqrt(input: Tensor) -> Tensor:
     """The square root of input."""
     checks.floating("sqrt", input=input)
-    return Sqrt.apply(input)  # type: ignore[no-any-return]
+    return Sqrt.apply(input)
 
 
 def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
@@ -325,7 +325,7 @@ def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
     dtype = next((o.dtype for o in (input, other) if isinstance(o, Tensor)), float32)
     # A Python number would make NumPy's where give float64.
     operands = [o if isinstance(o, Tensor) else dtype.type(o) if np.ndim(o) == 0 else o for o in (input, other)]
-    return Where.apply(*_operands("where", condition, *operands))  # type: ignore[no-any-return]
+    return Where.apply(*_operands("where", condition, *operands))
 
 
 def maximum(input: Tensor, other: Operand) -> Tensor:

@@ -95,4 +95,4 @@ def conv2d(
     g = Conv2dGeometry.of(input_shape, weight_shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != (g.K,):
         raise ValueError(f"conv2d: bias {bias.shape} does not fit {g.K} output channels (weight {weight.shape})")
-    return Conv2d.apply(input, weight, bias, g, data_format)  # type: ignore[no-any-return]
+    return Conv2d.apply(input, weight, bias, g, data_format)

@@ -46,4 +46,4 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     if p == 1:
         return input * 0.0
     key = random.default_generator.next_key(random.Purpose.DROPOUT)
-    return Dropout.apply(input, float(p), key)  # type: ignore[no-any-return]
+    return Dropout.apply(input, float(p), key)

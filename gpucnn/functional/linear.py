@@ -89,7 +89,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         b = reshape(expand(b, *batch, *b.shape[-2:]), (count, *b.shape[-2:]))
     product = MatMul.apply(a, b)
     shape = (*batch, *((m,) if input.ndim > 1 else ()), *((n,) if other.ndim > 1 else ()))
-    return product if product.shape == shape else reshape(product, shape)  # type: ignore[no-any-return]
+    return product if product.shape == shape else reshape(product, shape)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

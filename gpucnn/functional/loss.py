@@ -58,4 +58,4 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
         raise TypeError(f"cross_entropy: labels must be int32 or int64, got {target.dtype}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"cross_entropy: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-    return SoftmaxCrossEntropy.apply(input, target, reduction)  # type: ignore[no-any-return]
+    return SoftmaxCrossEntropy.apply(input, target, reduction)

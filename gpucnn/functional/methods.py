@@ -67,10 +67,10 @@ def attach() -> None:
     for name, function in BINARY.items():
         setattr(Tensor, f"__{name}__", function)
         setattr(Tensor, f"__r{name}__", _reflected(function))
-    Tensor.__eq__ = _equality(arithmetic.eq)  # type: ignore[method-assign, assignment]
-    Tensor.__ne__ = _equality(arithmetic.ne)  # type: ignore[method-assign, assignment]
-    Tensor.where = lambda self, condition, other: arithmetic.where(condition, self, other)  # type: ignore[method-assign]
-    Tensor.T = property(shape.t)  # type: ignore[method-assign]
+    Tensor.__eq__ = _equality(arithmetic.eq)
+    Tensor.__ne__ = _equality(arithmetic.ne)
+    Tensor.where = lambda self, condition, other: arithmetic.where(condition, self, other)
+    Tensor.T = property(shape.t)
 
 
 attach()

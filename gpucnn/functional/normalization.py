@@ -53,4 +53,4 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     if not k > 0 or not alpha >= 0:
         raise ValueError(f"local_response_norm: expected k > 0 and alpha >= 0, got k {k!r}, alpha {alpha!r}")
     constants = int(size), float(alpha), float(beta), float(k)
-    return LocalResponseNorm.apply(input, *constants)  # type: ignore[no-any-return]
+    return LocalResponseNorm.apply(input, *constants)

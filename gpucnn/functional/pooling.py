@@ -68,7 +68,7 @@ def max_pool2d(
     """
     shape = _channels_first("max_pool2d", input, data_format)
     g = Pool2dGeometry.of(shape, kernel_size, stride, padding, dilation, ceil_mode)
-    return MaxPool2d.apply(input, g, data_format)  # type: ignore[no-any-return]
+    return MaxPool2d.apply(input, g, data_format)
 
 
 def avg_pool2d(
@@ -89,4 +89,4 @@ def avg_pool2d(
     if divisor_override is not None and divisor_override == 0:
         raise ValueError("avg_pool2d: divisor_override must not be 0")
     g = Pool2dGeometry.of(shape, kernel_size, stride, padding, 1, ceil_mode, operator="avg_pool2d")
-    return AvgPool2d.apply(input, g, bool(count_include_pad), divisor_override, data_format)  # type: ignore[no-any-return]
+    return AvgPool2d.apply(input, g, bool(count_include_pad), divisor_override, data_format)

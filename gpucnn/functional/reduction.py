@@ -68,7 +68,7 @@ class Extremum(Function):
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The sum over ``dim`` (one axis, several, or None for all). Integers and bools add up as int64."""
     checks.tensors("sum", input=input)
-    return Sum.apply(input, checks.axes("sum", dim, input.ndim), keepdim)  # type: ignore[no-any-return]
+    return Sum.apply(input, checks.axes("sum", dim, input.ndim), keepdim)
 
 
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -76,7 +76,7 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     checks.floating("mean", input=input)
     axes = checks.axes("mean", dim, input.ndim)
     count = math.prod(input.shape[axis] for axis in axes)
-    return Sum.apply(input, axes, keepdim) / (count if count else math.nan)  # type: ignore[no-any-return]
+    return Sum.apply(input, axes, keepdim) / (count if count else math.nan)
 
 
 def var(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:

@@ -175,7 +175,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
         sizes = tuple(input.numel() // known if size == -1 else size for size in sizes)
     if min(sizes, default=0) < 0 or math.prod(sizes) != input.numel():
         raise ValueError(f"reshape: {input.shape} has {input.numel()} elements and cannot become {sizes}")
-    return Reshape.apply(input, sizes)  # type: ignore[no-any-return]
+    return Reshape.apply(input, sizes)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -196,7 +196,7 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     order = tuple(checks.axis("permute", dim, input.ndim) for dim in _sizes("permute", dims))
     if sorted(order) != list(range(input.ndim)):
         raise ValueError(f"permute: {dims} is no order of the {input.ndim} axes of {input.shape}")
-    return Permute.apply(input, order)  # type: ignore[no-any-return]
+    return Permute.apply(input, order)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -205,7 +205,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     first, second = checks.axis("transpose", dim0, input.ndim), checks.axis("transpose", dim1, input.ndim)
     order = list(range(input.ndim))
     order[first], order[second] = order[second], order[first]
-    return Permute.apply(input, tuple(order))  # type: ignore[no-any-return]
+    return Permute.apply(input, tuple(order))
 
 
 def t(input: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     shape = tuple(have if want == -1 else want for want, have in zip(wanted, old, strict=added >= 0))
     if added < 0 or any(have not in (1, want) for want, have in zip(shape, old, strict=True)):
         raise ValueError(f"expand: {input.shape} cannot become {wanted}")
-    return Expand.apply(input, shape)  # type: ignore[no-any-return]
+    return Expand.apply(input, shape)
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -248,7 +248,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     for tensor in tensors:
         if any(a != b for i, (a, b) in enumerate(zip(tensor.shape, tensors[0].shape, strict=True)) if i != axis):
             raise ValueError(f"cat: sizes off dim {dim} must agree, got {', '.join(str(t.shape) for t in tensors)}")
-    return Cat.apply(axis, *tensors)  # type: ignore[no-any-return]
+    return Cat.apply(axis, *tensors)
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -295,7 +295,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     basic = all(part is None or part is Ellipsis or isinstance(part, slice) or _is_plain_int(part) for part in parts)
     found = input._index(index)
     try:
-        return Index.apply(input, found, basic)  # type: ignore[no-any-return]
+        return Index.apply(input, found, basic)
     except IndexError as error:
         raise IndexError(f"index of a tensor of shape {input.shape}: {error}") from None
 
@@ -323,7 +323,7 @@ def to(input: Tensor, *targets: Any, device: str | Device | None = None, dtype: 
     kind = input.dtype if dtype is None else np.dtype(dtype)
     if where == input.device and kind == input.dtype:
         return input
-    return To.apply(input, where, kind)  # type: ignore[no-any-return]
+    return To.apply(input, where, kind)
 
 
 def cpu(input: Tensor) -> Tensor:
@@ -354,7 +354,7 @@ def long(input: Tensor) -> Tensor:
 def clone(input: Tensor) -> Tensor:
     """A copy in its own memory, through which gradients flow."""
     checks.tensors("clone", input=input)
-    return Clone.apply(input)  # type: ignore[no-any-return]
+    return Clone.apply(input)
 
 
 def contiguous(input: Tensor) -> Tensor:
