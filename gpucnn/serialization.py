@@ -1,10 +1,11 @@
 """``gpucnn.save`` and ``gpucnn.load``: nested values in one safetensors file, nothing in it that could run.
 
-The format, version 1. Arrays are stored as safetensors stores them, in C order of their shape (N, C, H, W), under the path that
-leads to them: keys and positions joined by ``/``, in which ``~`` is written ``~0`` and ``/`` ``~1`` (JSON pointers, RFC 6901). So a
-saved ``state_dict`` has the parameters' own names, and any safetensors reader takes it. All else is JSON in the metadata entry
-``gpucnn``: ``{"version": 1, "crc32": c, "tree": t}``, c the CRC-32 of t as compact ASCII JSON. In t, None, booleans, integers,
-strings and finite floats stand for themselves, the rest is an object with one of these keys:
+The format, version 1. Arrays are stored as safetensors stores them, in C order of their shape (N, C, H, W), under the
+path that leads to them: keys and positions joined by ``/``, in which ``~`` is written ``~0`` and ``/`` ``~1`` (JSON
+pointers, RFC 6901). So a saved ``state_dict`` has the parameters' own names, and any safetensors reader takes it. All
+else is JSON in the metadata entry ``gpucnn``: ``{"version": 1, "crc32": c, "tree": t}``, c the CRC-32 of t as compact
+ASCII JSON. In t, None, booleans, integers, strings and finite floats stand for themselves, the rest is an object with
+one of these keys:
 
     dict    [[key, value], ...]; keys are strings or integers       float   "nan", "inf" or "-inf"
     list    [value, ...]                                            tensor  name of a gpucnn tensor, with its "crc32"
@@ -24,21 +25,34 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn import backends
+from gpucnn.device import Device
+from gpucnn.device import device as _device
 from gpucnn.tensor import DeviceLike, Tensor, tensor
 
 FORMAT_VERSION = 1
 _KEY = "gpucnn"
-_DTYPES = frozenset("bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
+_DTYPES = frozenset(
+    [
+        "bool",
+        *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+        "float16",
+        "float32",
+        "float64",
+    ]
+)
 
 PathLike = str | os.PathLike[str]
 Array = np.ndarray[Any, Any]
 
 
 def save(obj: Any, path: PathLike) -> None:
-    """Writes ``obj`` to ``path``: dicts (string or integer keys), lists and tuples of tensors, arrays, numbers, strings, bools, None.
+    """Writes ``obj`` to ``path``: dicts (string or integer keys), lists and tuples of tensors, arrays, numbers,
+    strings, bools, None.
 
-    NumPy scalars become Python numbers. The file is written beside its place, synced and renamed, so that a failure leaves what was
-    there before. Raises TypeError, naming the place in ``obj``, for anything else; OSError where the file cannot be written.
+    NumPy scalars become Python numbers. The file is written beside its place, synced and renamed, so that a failure
+    leaves what was there before. Raises TypeError, naming the place in ``obj``, for anything else; OSError where the
+    file cannot be written.
     """
     from safetensors.numpy import save as serialize
 
@@ -51,12 +65,15 @@ def save(obj: Any, path: PathLike) -> None:
 def load(path: PathLike, device: DeviceLike = None) -> Any:
     """What :func:`save` wrote to ``path``, its tensors on ``device`` (default: the default device).
 
-    A safetensors file of another program gives a dict of its tensors. Raises ValueError, naming the file and what is wrong, for a
-    file that is damaged, cut off, of a newer format or no safetensors file; OSError where it cannot be read.
+    A safetensors file of another program gives a dict of its tensors. Raises ValueError, naming the file and what is
+    wrong, for a file that is damaged, cut off, of a newer format or no safetensors file; OSError where it cannot be
+    read.
     """
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
+    place = backends.default_device() if device is None else _device(device)
+    backends.get(place)  # a device that cannot be used says so here, not as a fault of the file
     with open(path, "rb"):  # a folder, a missing or an unreadable file: the system's own error
         pass
     try:
@@ -67,16 +84,17 @@ def load(path: PathLike, device: DeviceLike = None) -> Any:
         raise ValueError(f"{path}: damaged, or not a safetensors file: {error}") from error
     try:
         if _KEY in metadata:
-            return _unpack(metadata[_KEY], arrays, device)
+            return _unpack(metadata[_KEY], arrays, place)
         if metadata and "format" not in metadata:
             raise _Damaged(f"it has metadata ({', '.join(map(repr, metadata))}) but none of gpucnn's")
-        return {name: tensor(array, device=device) for name, array in arrays.items()}
+        return {name: tensor(array, device=place) for name, array in arrays.items()}
     except _Damaged as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def atomic_write(path: PathLike, data: bytes) -> None:
-    """Writes ``data`` to ``path`` so that at every moment the old or the new file is there, whole, also after a power cut.
+    """Writes ``data`` to ``path`` so that at every moment the old or the new file is there, whole, also after a power
+    cut.
 
     Links are followed. Raises OSError with nothing changed where it cannot be done.
     """
@@ -107,7 +125,7 @@ class _Damaged(Exception):
     """What is wrong with a file, without its name."""
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def _compact(value: Any) -> bytes:
@@ -117,7 +135,7 @@ def _compact(value: Any) -> bytes:
 def _crc(array: Array) -> int:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     start = zlib.crc32(f"{little.dtype.str} {little.shape}".encode())
-    return zlib.crc32(little.tobytes() if little.size == 0 else memoryview(little).cast("B"), start)
+    return zlib.crc32(little.tobytes() if little.size == 0 else memoryview(little.data).cast("B"), start)
 
 
 def _encode(value: Any, path: tuple[str, ...], arrays: dict[str, Array]) -> Any:
@@ -137,15 +155,17 @@ def _encode(value: Any, path: tuple[str, ...], arrays: dict[str, Array]) -> Any:
     if isinstance(value, dict):
         for key in value:
             if isinstance(key, bool) or not isinstance(key, (str, int)):
-                raise TypeError(f"save: {_place(path)} has the key {key!r}; only strings and integers can be saved as keys")
+                raise TypeError(
+                    f"save: {_place(path)} has the key {key!r}; only strings and integers can be saved as keys"
+                )
         pairs = [[_encode(key, path, arrays), _encode(item, (*path, str(key)), arrays)] for key, item in value.items()]
         return {"dict": pairs}
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_encode(item, (*path, str(index)), arrays) for index, item in enumerate(value)]}
     raise TypeError(
-        f"save: {_place(path)} is of type {type(value).__name__}; tensors, arrays, numbers, strings, bools, None and dicts,"
-        " lists and tuples of them can be saved"
+        f"save: {_place(path)} is of type {type(value).__name__}; tensors, arrays, numbers, strings, bools, None and"
+        " dicts, lists and tuples of them can be saved"
     )
 
 
@@ -165,16 +185,17 @@ def _place(path: tuple[str, ...]) -> str:
     return "the value at " + " / ".join(map(repr, path)) if path else "the value"
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------------------
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _unpack(text: str, arrays: dict[str, Array], device: DeviceLike) -> Any:
+def _unpack(text: str, arrays: dict[str, Array], place: Device) -> Any:
     try:
         header = json.loads(text)
         version = header["version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise _Damaged(
-                f"written in format {version} by a newer gpucnn; this one reads up to format {FORMAT_VERSION}: upgrade gpucnn"
+                f"written in format {version} by a newer gpucnn; this one reads up to format {FORMAT_VERSION}:"
+                " upgrade gpucnn"
             )
         if version != FORMAT_VERSION or isinstance(version, bool):
             raise _Damaged(f"damaged: format version {version!r}")
@@ -182,7 +203,7 @@ def _unpack(text: str, arrays: dict[str, Array], device: DeviceLike) -> Any:
         if zlib.crc32(_compact(tree)) != checksum:
             raise _Damaged("damaged: the checksum of its structure does not match")
         used: set[str] = set()
-        value = _decode(tree, arrays, device, used)
+        value = _decode(tree, arrays, place, used)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _Damaged(f"damaged: its structure cannot be read: {error!r}") from error
     if used != set(arrays):
@@ -190,15 +211,15 @@ def _unpack(text: str, arrays: dict[str, Array], device: DeviceLike) -> Any:
     return value
 
 
-def _decode(node: Any, arrays: dict[str, Array], device: DeviceLike, used: set[str]) -> Any:
+def _decode(node: Any, arrays: dict[str, Array], place: Device, used: set[str]) -> Any:
     if not isinstance(node, dict):
         return node
-    kind = next(iter(node))
-    content = node[kind]
+    kind = next(iter(node), None)
+    content: Any = node.get(kind)
     if kind == "dict":
-        return {key: _decode(item, arrays, device, used) for key, item in content}
+        return {key: _decode(item, arrays, place, used) for key, item in content}
     if kind in ("list", "tuple"):
-        items = [_decode(item, arrays, device, used) for item in content]
+        items = [_decode(item, arrays, place, used) for item in content]
         return items if kind == "list" else tuple(items)
     if kind == "float":
         return float(content)
@@ -210,4 +231,4 @@ def _decode(node: Any, arrays: dict[str, Array], device: DeviceLike, used: set[s
     array = arrays[content]
     if _crc(array) != node["crc32"]:
         raise _Damaged(f"damaged: the checksum of {content!r} does not match")
-    return tensor(array, device=device) if kind == "tensor" else array.copy()
+    return tensor(array, device=place) if kind == "tensor" else array.copy()

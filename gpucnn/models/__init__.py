@@ -1,7 +1,7 @@
 """Networks, each in a file that reads like its source.
 
-Every network states its ``input_shape`` (C, H, W), the ``data_set`` it was made for and its ``weight_decay``, and gives an optimizer
-its ``parameter_groups()``.
+Every network states its ``input_shape`` (C, H, W), the ``data_set`` it was made for and its ``weight_decay``, and gives
+an optimizer its ``parameter_groups()``.
 """
 
 from gpucnn.models.lecture import LectureCNN, lecture_cnn

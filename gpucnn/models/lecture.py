@@ -1,4 +1,6 @@
-"""The lecture's network: TensorFlow's CIFAR-10 tutorial (``tutorials/image/cifar10``), layer by layer and to the last constant."""
+"""The lecture's network: TensorFlow's CIFAR-10 tutorial (``tutorials/image/cifar10``), layer by layer and to the last
+constant.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ from gpucnn.tensor import Tensor
 
 
 class LectureCNN(Module):
-    """Two convolutions, three linear layers: (N, 3, 24, 24) to logits (N, num_classes); 1,068,298 parameters for 10 classes.
+    """Two convolutions, three linear layers: (N, 3, 24, 24) to logits (N, num_classes); 1,068,298 parameters for 10
+    classes.
 
-    Weights are normal, drawn again beyond two sigma. The tutorial's loss adds wd / 2 * |W|^2 for the weights of local3 and local4:
-    :meth:`parameter_groups` says so to an optimizer. It trains on random 24 x 24 crops of CIFAR-10 and is judged on centre crops.
+    Weights are normal, drawn again beyond two sigma. The tutorial's loss adds wd / 2 * |W|^2 for the weights of local3
+    and local4: :meth:`parameter_groups` says so to an optimizer. It trains on random 24 x 24 crops of CIFAR-10 and is
+    judged on centre crops.
     """
 
     input_shape = (3, 24, 24)
@@ -26,7 +30,9 @@ class LectureCNN(Module):
         place = {"device": device, "dtype": dtype}
         self.conv1 = Conv2d(3, 64, 5, padding="same", **place)  # 24 x 24 x 64
         self.pool1 = MaxPool2d(3, stride=2, padding="same")  # 12 x 12 x 64; pads bottom and right by one only
-        self.norm1 = LocalResponseNorm(9, alpha=1e-3, beta=0.75, k=1.0)  # tf.nn.lrn(x, 4, bias=1, alpha=0.001 / 9, beta=0.75)
+        self.norm1 = LocalResponseNorm(
+            9, alpha=1e-3, beta=0.75, k=1.0
+        )  # tf.nn.lrn(x, 4, bias=1, alpha=0.001 / 9, beta=0.75)
         self.conv2 = Conv2d(64, 64, 5, padding="same", **place)  # 12 x 12 x 64
         self.norm2 = LocalResponseNorm(9, alpha=1e-3, beta=0.75, k=1.0)
         self.pool2 = MaxPool2d(3, stride=2, padding="same")  # 6 x 6 x 64 = 2304
@@ -52,7 +58,8 @@ class LectureCNN(Module):
         x = self.pool2(self.norm2(F.relu(self.conv2(x))))
         x = F.relu(self.local3(x.flatten(1)))
         x = F.relu(self.local4(x))
-        return self.softmax_linear(x)
+        logits: Tensor = self.softmax_linear(x)
+        return logits
 
     def parameter_groups(self, weight_decay: float = weight_decay) -> list[dict[str, Any]]:
         """For an optimizer: everything without weight decay, then the weights of local3 and local4 with it."""

@@ -1,4 +1,6 @@
-"""LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86, 1998."""
+"""LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86,
+1998.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from gpucnn.tensor import Tensor
 class LeNet5(Module):
     """LeNet-5 in its present-day form: (N, 1, 28, 28) to logits (N, num_classes); 61,706 parameters for 10 classes.
 
-    The widths 6-16-120-84-10 are the paper's. It differs in what most do differently now: max-pooling without weights instead of
-    trained sub-sampling, ReLU instead of the scaled tanh, all 16 maps of the second convolution see all 6 of the first, and a linear
-    output under softmax cross-entropy instead of radial basis functions. The paper's 32 x 32 input is MNIST's 28 x 28 padded by 2,
-    which the first convolution does. Initial values are PyTorch's.
+    The widths 6-16-120-84-10 are the paper's. It differs in what most do differently now: max-pooling without weights
+    instead of trained sub-sampling, ReLU instead of the scaled tanh, all 16 maps of the second convolution see all 6 of
+    the first, and a linear output under softmax cross-entropy instead of radial basis functions. The paper's 32 x 32
+    input is MNIST's 28 x 28 padded by 2, which the first convolution does. Initial values are PyTorch's.
     """
 
     input_shape = (1, 28, 28)
@@ -39,7 +41,8 @@ class LeNet5(Module):
         x = self.pool2(F.relu(self.conv2(x)))
         x = F.relu(self.fc1(x.flatten(1)))
         x = F.relu(self.fc2(x))
-        return self.fc3(x)
+        logits: Tensor = self.fc3(x)
+        return logits
 
     def parameter_groups(self, weight_decay: float = weight_decay) -> list[dict[str, Any]]:
         """For an optimizer: one group of all parameters."""

@@ -13,7 +13,9 @@ _builders: dict[str, Callable[..., Module]] = {}
 
 
 def register(*names: str) -> Callable[[Build], Build]:
-    """Decorates the function or class that builds a network: ``create`` knows it by each of ``names``, the first being its own."""
+    """Decorates the function or class that builds a network: ``create`` knows it by each of ``names``, the first being
+    its own.
+    """
 
     def add(build: Build) -> Build:
         for name in names:
@@ -31,7 +33,9 @@ def names() -> list[str]:
 
 
 def create(name: str, **options: Any) -> Module:
-    """A new network with fresh weights; ``options`` go to its class. Raises ValueError for an unknown name, listing the known."""
+    """A new network with fresh weights; ``options`` go to its class. Raises ValueError for an unknown name, listing the
+    known.
+    """
     if name not in _builders:
         raise ValueError(f"unknown model {name!r}; known are {', '.join(names())}")
     return _builders[name](**options)

@@ -60,7 +60,9 @@ class _Indexed(Module):
         if not isinstance(module, Module):
             raise TypeError(f"{type(self).__name__}: expected a Module, got {type(module).__name__}")
         if not all(key.isdecimal() for key in self._modules):
-            raise ValueError(f"{type(self).__name__}: cannot insert between modules with given names {list(self._modules)}")
+            raise ValueError(
+                f"{type(self).__name__}: cannot insert between modules with given names {list(self._modules)}"
+            )
         modules = list(self)
         modules.insert(index, module)
         self._renumber(modules)

@@ -16,13 +16,13 @@ from gpucnn.tensor import Tensor, empty
 class Conv2d(Module):
     """2-D convolution of (N, in_channels, H, W) into (N, out_channels, P, Q), as ``torch.nn.Conv2d``.
 
-    ``weight`` is (out_channels, in_channels / groups, R, S) and ``bias`` (out_channels,). With ``data_format="NHWC"`` images are
-    (N, H, W, C) and ``weight`` is (R, S, in_channels / groups, out_channels), as in TensorFlow; one seed draws the same filters
-    for both. ``padding`` takes what :func:`gpucnn.functional.conv2d` takes: an int, a pair, ((top, bottom), (left, right)),
-    "valid" or "same".
+    ``weight`` is (out_channels, in_channels / groups, R, S) and ``bias`` (out_channels,). With ``data_format="NHWC"``
+    images are (N, H, W, C) and ``weight`` is (R, S, in_channels / groups, out_channels), as in TensorFlow; one seed
+    draws the same filters for both. ``padding`` takes what :func:`gpucnn.functional.conv2d` takes: an int, a pair,
+    ((top, bottom), (left, right)), "valid" or "same".
 
-    Initial values are PyTorch's: uniform in +- 1 / sqrt(fan_in) for filters and bias. Raises ValueError for channels that the
-    groups do not divide, sizes below 1 and for a ``padding_mode`` other than "zeros".
+    Initial values are PyTorch's: uniform in +- 1 / sqrt(fan_in) for filters and bias. Raises ValueError for channels
+    that the groups do not divide, sizes below 1 and for a ``padding_mode`` other than "zeros".
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class Conv2d(Module):
                 raise ValueError(f"Conv2d: {name} must be a positive int, got {value!r}")
         if in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"Conv2d: in_channels (={in_channels}) and out_channels (={out_channels}) must be divisible by groups (={groups})"
+                f"Conv2d: in_channels (={in_channels}) and out_channels (={out_channels}) must be divisible by"
+                f" groups (={groups})"
             )
         if padding_mode != "zeros":
             raise ValueError(f"Conv2d: padding_mode must be 'zeros', got {padding_mode!r}")
@@ -63,7 +64,7 @@ class Conv2d(Module):
         self.padding_mode, self.data_format = padding_mode, data_format
         filters = empty(out_channels, in_channels // groups, *self.kernel_size, dtype=dtype, device=device)
         self.weight = Parameter(filters if data_format == "NCHW" else filters.permute(2, 3, 1, 0))
-        self.bias: Parameter | None
+        self.bias: Any  # a Parameter, or None
         self.register_parameter("bias", Parameter(empty(out_channels, dtype=dtype, device=device)) if bias else None)
         self.reset_parameters()
 
@@ -82,7 +83,14 @@ class Conv2d(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, data_format=self.data_format
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            data_format=self.data_format,
         )
 
     def extra_repr(self) -> str:

@@ -10,7 +10,8 @@ from gpucnn.tensor import Tensor
 class Dropout(Module):
     """Zeroes elements with probability ``p`` and divides the rest by 1 - p while training; the identity in evaluation.
 
-    Srivastava et al., JMLR 2014. ``inplace`` is taken for PyTorch's sake and changes nothing. Raises ValueError unless 0 <= p <= 1.
+    Srivastava et al., JMLR 2014. ``inplace`` is taken for PyTorch's sake and changes nothing. Raises ValueError unless
+    0 <= p <= 1.
     """
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:

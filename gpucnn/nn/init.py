@@ -1,13 +1,12 @@
 """Initial values, in place, with PyTorch's names.
 
-All are drawn on the host from :mod:`gpucnn.random`, in C order of the tensor's shape, so one seed gives the same network on every
-device. ``generator`` is a :class:`gpucnn.random.Generator`; None is the global one.
+All are drawn on the host from :mod:`gpucnn.random`, in C order of the tensor's shape, so one seed gives the same
+network on every device. ``generator`` is a :class:`gpucnn.random.Generator`; None is the global one.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
@@ -66,7 +65,11 @@ def trunc_normal_(
 
 
 def _between(shape: tuple[int, ...], key: Key, low: float, high: float) -> np.ndarray[Any, Any]:
-    """Standard normal variates in [low, high] through the inverse of the distribution function; for uneven or far bounds."""
+    """Standard normal variates in [low, high] through the inverse of the distribution function; for uneven or far
+    bounds.
+    """
+    from statistics import NormalDist  # imports decimals and fractions: not for everybody
+
     mirrored = low > 0.0  # the distribution function has digits to spare in its lower tail only
     if mirrored:
         low, high = -high, -low
@@ -104,11 +107,21 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return inputs * area, outputs * area
 
 
-_GAINS = {"linear": 1.0, "sigmoid": 1.0, "conv1d": 1.0, "conv2d": 1.0, "tanh": 5.0 / 3.0, "relu": math.sqrt(2.0), "selu": 0.75}
+_GAINS = {
+    "linear": 1.0,
+    "sigmoid": 1.0,
+    "conv1d": 1.0,
+    "conv2d": 1.0,
+    "tanh": 5.0 / 3.0,
+    "relu": math.sqrt(2.0),
+    "selu": 0.75,
+}
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """What a nonlinearity asks the weights' standard deviation to be multiplied by; ``param``: the slope of ``leaky_relu``."""
+    """What a nonlinearity asks the weights' standard deviation to be multiplied by; ``param``: the slope of
+    ``leaky_relu``.
+    """
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else float(param)
         return math.sqrt(2.0 / (1.0 + slope * slope))
@@ -118,7 +131,11 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 
 def kaiming_uniform_(
-    tensor: T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator | None = None
+    tensor: T,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
 ) -> T:
     """He initialisation, uniform: +- gain * sqrt(3 / fan).
 
@@ -129,7 +146,11 @@ def kaiming_uniform_(
 
 
 def kaiming_normal_(
-    tensor: T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator | None = None
+    tensor: T,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
 ) -> T:
     """He initialisation, normal: standard deviation gain / sqrt(fan)."""
     return normal_(tensor, 0.0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity), generator)

@@ -13,7 +13,8 @@ from gpucnn.tensor import Tensor, empty
 
 
 class Linear(Module):
-    """y (..., out_features) = x (..., in_features) times ``weight`` (out_features, in_features) transposed, plus ``bias``.
+    """y (..., out_features) = x (..., in_features) times ``weight`` (out_features, in_features) transposed, plus
+    ``bias``.
 
     Initial values are PyTorch's: uniform in +- 1 / sqrt(in_features). Raises ValueError for features below 1.
     """
@@ -27,7 +28,7 @@ class Linear(Module):
                 raise ValueError(f"Linear: {name} must be a positive int, got {value!r}")
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(empty(out_features, in_features, dtype=dtype, device=device))
-        self.bias: Parameter | None
+        self.bias: Any  # a Parameter, or None
         self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype, device=device)) if bias else None)
         self.reset_parameters()
 

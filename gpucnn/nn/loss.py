@@ -8,10 +8,11 @@ from gpucnn.tensor import Tensor
 
 
 class CrossEntropyLoss(Module):
-    """Cross-entropy of softmax(logits (N, C)) against labels (N,), integers in [0, C), as ``torch.nn.CrossEntropyLoss``.
+    """Cross-entropy of softmax(logits (N, C)) against labels (N,), integers in [0, C), as
+    ``torch.nn.CrossEntropyLoss``.
 
-    ``reduction`` is "mean", "sum" or "none" (a loss per example). Class weights, ignored labels and label smoothing are not
-    offered.
+    ``reduction`` is "mean", "sum" or "none" (a loss per example). Class weights, ignored labels and label smoothing are
+    not offered.
     """
 
     def __init__(self, *, reduction: str = "mean") -> None:

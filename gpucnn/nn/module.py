@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 
 class Module:
-    """A part of a network. Subclasses call ``super().__init__()`` first, assign parameters and modules, define ``forward``.
+    """A part of a network. Subclasses call ``super().__init__()`` first, assign parameters and modules, define
+    ``forward``.
 
     >>> class Scale(Module):
     ...     def __init__(self):
@@ -48,7 +49,7 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         return self.forward(*inputs, **options)
 
-    # ---- attributes that register themselves ---------------------------------------------------------------------------
+    # ---- attributes that register themselves -------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         parameters = self.__dict__.get("_parameters")
@@ -57,22 +58,28 @@ class Module:
                 raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}")
             super().__setattr__(name, value)
         elif isinstance(value, Parameter):
-            self._forget(name)
+            self._forget(name, keep=parameters)
             self.register_parameter(name, value)
         elif name in parameters:
             if value is not None:
-                raise TypeError(f"cannot assign {type(value).__name__} as parameter {name!r} (gpucnn.nn.Parameter or None expected)")
+                raise TypeError(
+                    f"cannot assign {type(value).__name__} as parameter {name!r} (gpucnn.nn.Parameter or None expected)"
+                )
             parameters[name] = None
         elif isinstance(value, Module):
-            self._forget(name)
+            self._forget(name, keep=self._modules)
             self._modules[name] = value
         elif name in self._modules:
             if value is not None:
-                raise TypeError(f"cannot assign {type(value).__name__} as child module {name!r} (gpucnn.nn.Module or None expected)")
+                raise TypeError(
+                    f"cannot assign {type(value).__name__} as child module {name!r} (gpucnn.nn.Module or None expected)"
+                )
             self._modules[name] = None
         elif name in self._buffers:
             if value is not None and not isinstance(value, Tensor):
-                raise TypeError(f"cannot assign {type(value).__name__} as buffer {name!r} (gpucnn.Tensor or None expected)")
+                raise TypeError(
+                    f"cannot assign {type(value).__name__} as buffer {name!r} (gpucnn.Tensor or None expected)"
+                )
             self._buffers[name] = value
         else:
             super().__setattr__(name, value)
@@ -92,17 +99,20 @@ class Module:
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
 
-    def _forget(self, name: str) -> bool:
-        """Takes ``name`` out of whatever holds it; says whether one of the three stores did."""
+    def _forget(self, name: str, keep: dict[str, Any] | None = None) -> bool:
+        """Takes ``name`` out of whatever holds it but ``keep``, where a new value keeps its place; says whether a store
+        held it.
+        """
         held = False
         for store in (self._parameters, self._buffers, self._modules):
-            held |= name in store
-            store.pop(name, None)
-        self._transient.discard(name)
-        if not held:
-            return False
-        self.__dict__.pop(name, None)
-        return True
+            if store is not keep and name in store:
+                held = True
+                del store[name]
+        if held:
+            self._transient.discard(name)
+        elif keep is not None:
+            self.__dict__.pop(name, None)  # a plain attribute would hide what is registered
+        return held
 
     def _check_name(self, kind: str, name: str, store: Mapping[str, Any]) -> None:
         if not isinstance(name, str):
@@ -116,14 +126,19 @@ class Module:
         """Adds a parameter; None keeps the name without a parameter (a layer made with ``bias=False``)."""
         self._check_name("parameter", name, self._parameters)
         if parameter is not None and not isinstance(parameter, Parameter):
-            raise TypeError(f"cannot register {type(parameter).__name__} as parameter {name!r} (gpucnn.nn.Parameter or None expected)")
+            raise TypeError(
+                f"cannot register {type(parameter).__name__} as parameter {name!r}"
+                " (gpucnn.nn.Parameter or None expected)"
+            )
         self._parameters[name] = parameter
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that moves and (if ``persistent``) is saved with the module, but that no optimizer changes."""
         self._check_name("buffer", name, self._buffers)
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot register {type(tensor).__name__} as buffer {name!r} (gpucnn.Tensor or None expected)")
+            raise TypeError(
+                f"cannot register {type(tensor).__name__} as buffer {name!r} (gpucnn.Tensor or None expected)"
+            )
         self._buffers[name] = tensor
         self._transient.discard(name)
         if not persistent:
@@ -133,15 +148,19 @@ class Module:
         """Adds a child under ``name``, as assigning it to an attribute does."""
         self._check_name("module", name, self._modules)
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"cannot register {type(module).__name__} as module {name!r} (gpucnn.nn.Module or None expected)")
+            raise TypeError(
+                f"cannot register {type(module).__name__} as module {name!r} (gpucnn.nn.Module or None expected)"
+            )
         self._modules[name] = module
 
     register_module = add_module
 
-    # ---- walking the tree ----------------------------------------------------------------------------------------------
+    # ---- walking the tree --------------------------------------------------------------------------------------------
 
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """This module (named ``prefix``) and all below it, parents first; each once unless ``remove_duplicate`` is False."""
+        """This module (named ``prefix``) and all below it, parents first; each once unless ``remove_duplicate`` is
+        False.
+        """
         return self._walk(prefix, set() if remove_duplicate else None)
 
     def _walk(self, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, Module]]:
@@ -200,7 +219,9 @@ class Module:
                 yield (f"{path}.{name}" if path else name), tensor
 
     def get_submodule(self, target: str) -> Module:
-        """The module of dotted name ``target``; "" is this one. Raises AttributeError naming the part that is not there."""
+        """The module of dotted name ``target``; "" is this one. Raises AttributeError naming the part that is not
+        there.
+        """
         module = self
         for part in target.split(".") if target else ():
             child = module._modules.get(part)
@@ -209,7 +230,7 @@ class Module:
             module = child
         return module
 
-    # ---- modes, devices, gradients -------------------------------------------------------------------------------------
+    # ---- modes, devices, gradients -----------------------------------------------------------------------------------
 
     def apply(self: M, function: Callable[[Module], Any]) -> M:
         """Calls ``function`` on every module below and then on this one."""
@@ -242,10 +263,12 @@ class Module:
             state.clear_grad(parameter, set_to_none)
 
     def to(self: M, *args: Any, device: Any = None, dtype: Any = None) -> M:
-        """Moves parameters and buffers: ``to("cuda")``, ``to(np.float64)``, ``to("cpu", np.float64)``, ``to(tensor)``; in place.
+        """Moves parameters and buffers: ``to("cuda")``, ``to(np.float64)``, ``to("cpu", np.float64)``, ``to(tensor)``;
+        in place.
 
-        ``dtype`` is a floating type and leaves integer buffers as they are. Parameters keep their identity, so an optimizer made
-        before still holds them. Raises TypeError for anything else than a device, a floating dtype or a tensor.
+        ``dtype`` is a floating type and leaves integer buffers as they are. Parameters keep their identity, so an
+        optimizer made before still holds them. Raises TypeError for anything else than a device, a floating dtype or a
+        tensor.
         """
         place, kind = _parse_to(args, device, dtype)
         with no_grad():
@@ -269,21 +292,21 @@ class Module:
         """``to(float64)``; only ``cpu`` computes in it."""
         return self.to(dtype=np.float64)
 
-    # ---- saving --------------------------------------------------------------------------------------------------------
+    # ---- saving ------------------------------------------------------------------------------------------------------
 
     def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
-        """Parameters and persistent buffers by dotted name, detached (``keep_vars``: as they are) but sharing memory."""
+        """Parameters and persistent buffers by dotted name, detached (not so with ``keep_vars``), sharing memory."""
         return state.collect(self, prefix, keep_vars)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> state.IncompatibleKeys:
         """Copies tensors or NumPy arrays into the parameters and buffers of the same names.
 
-        Raises ValueError that lists every missing, unexpected (both only if ``strict``) and misshapen name at once; nothing is
-        changed then. Returns ``(missing_keys, unexpected_keys)``.
+        Raises ValueError that lists every missing, unexpected (both only if ``strict``) and misshapen name at once;
+        nothing is changed then. Returns ``(missing_keys, unexpected_keys)``.
         """
         return state.load(self, state_dict, strict)
 
-    # ---- looks ---------------------------------------------------------------------------------------------------------
+    # ---- looks -------------------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """What ``repr`` says of the module itself, between its brackets."""

@@ -8,9 +8,11 @@ from gpucnn.tensor import Tensor
 
 
 class LocalResponseNorm(Module):
-    """x / (k + alpha / size * (sum of squares over ``size`` neighbouring channels)) ** beta, as ``torch.nn.LocalResponseNorm``.
+    """x / (k + alpha / size * (sum of squares over ``size`` neighbouring channels)) ** beta, as
+    ``torch.nn.LocalResponseNorm``.
 
-    Krizhevsky, Sutskever, Hinton, NIPS 2012, with PyTorch's division of alpha by ``size``. Raises ValueError for a size below 1.
+    Krizhevsky, Sutskever, Hinton, NIPS 2012, with PyTorch's division of alpha by ``size``. Raises ValueError for a size
+    below 1.
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:

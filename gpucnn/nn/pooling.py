@@ -11,8 +11,8 @@ from gpucnn.tensor import Tensor
 class MaxPool2d(Module):
     """The maximum of each window of (N, C, H, W), as ``torch.nn.MaxPool2d``; ``stride`` defaults to ``kernel_size``.
 
-    ``padding`` may also be ((top, bottom), (left, right)), "valid" or "same" (TensorFlow's rule). ``data_format="NHWC"`` takes
-    (N, H, W, C). Indices are not returned.
+    ``padding`` may also be ((top, bottom), (left, right)), "valid" or "same" (TensorFlow's rule).
+    ``data_format="NHWC"`` takes (N, H, W, C). Indices are not returned.
     """
 
     def __init__(
@@ -35,7 +35,13 @@ class MaxPool2d(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.max_pool2d(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, data_format=self.data_format
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            data_format=self.data_format,
         )
 
     def extra_repr(self) -> str:
@@ -48,7 +54,8 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """The mean of each window of (N, C, H, W), as ``torch.nn.AvgPool2d``; ``stride`` defaults to ``kernel_size``.
 
-    ``count_include_pad`` counts padding among the elements of a window; ``divisor_override`` divides by that number instead.
+    ``count_include_pad`` counts padding among the elements of a window; ``divisor_override`` divides by that number
+    instead.
     """
 
     def __init__(

@@ -53,7 +53,9 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool) -> Incompa
         if value is None:
             problems.append(f"{name}: expected a tensor or an array, got {type(state_dict[name]).__name__}")
         elif tuple(value.shape) != tuple(own[name].shape):
-            problems.append(f"{name}: has shape {tuple(value.shape)}, {type(module).__name__} expects {tuple(own[name].shape)}")
+            problems.append(
+                f"{name}: has shape {tuple(value.shape)}, {type(module).__name__} expects {tuple(own[name].shape)}"
+            )
     if problems:
         raise ValueError(f"load_state_dict: not a state of this {type(module).__name__}:\n  " + "\n  ".join(problems))
     with no_grad():

@@ -1,4 +1,6 @@
-"""Learning rates that change with the epoch, as ``torch.optim.lr_scheduler``: call ``step()`` after each epoch (or each step)."""
+"""Learning rates that change with the epoch, as ``torch.optim.lr_scheduler``: call ``step()`` after each epoch (or each
+step).
+"""
 
 from __future__ import annotations
 
@@ -49,14 +51,18 @@ class LRScheduler:
         return {"base_lrs": list(self.base_lrs), "last_epoch": self.last_epoch, "last_lr": list(self._last_lr)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a :meth:`state_dict`; the optimizer's own state holds the learning rates. Raises ValueError if it is none."""
+        """Goes on from a :meth:`state_dict`; the optimizer's own state holds the learning rates. Raises ValueError if
+        it is none.
+        """
         try:
             base, last = [float(lr) for lr in state_dict["base_lrs"]], [float(lr) for lr in state_dict["last_lr"]]
             epoch = int(state_dict["last_epoch"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{type(self).__name__}: not the state of a scheduler: {error!r}") from error
         if len(base) != len(self.base_lrs) or len(last) != len(base):
-            raise ValueError(f"{type(self).__name__}: the state is of {len(base)} groups, this optimizer has {len(self.base_lrs)}")
+            raise ValueError(
+                f"{type(self).__name__}: the state is of {len(base)} groups, this optimizer has {len(self.base_lrs)}"
+            )
         self.base_lrs, self.last_epoch, self._last_lr = base, epoch, last
 
 

@@ -23,7 +23,9 @@ def copy_of(tensor: Tensor) -> Tensor:
 
 
 def matched(tensor: Tensor, other: Tensor) -> Array:
-    """The array of ``tensor`` (shape as ``other``) seen in the memory order of ``other``; a copy only where the orders differ."""
+    """The array of ``tensor`` (shape as ``other``) seen in the memory order of ``other``; a copy only where the orders
+    differ.
+    """
     if tensor.data.strides == other.data.strides:
         return layout.memory_view(tensor.data)
     target = other.data

@@ -15,12 +15,15 @@ from gpucnn.tensor import Tensor
 
 
 def tutorial_decay(limit: float = 0.9999) -> Callable[[int], float]:
-    """min(limit, (1 + n) / (10 + n)) after n steps: young averages forget their random start (``tf.train.ExponentialMovingAverage``)."""
+    """min(limit, (1 + n) / (10 + n)) after n steps: young averages forget their random start
+    (``tf.train.ExponentialMovingAverage``).
+    """
     return lambda steps: min(limit, (1 + steps) / (10 + steps))
 
 
 class MovingAverage:
-    """average = decay * average + (1 - decay) * parameter at every :meth:`update`; it starts from the parameters as they are.
+    """average = decay * average + (1 - decay) * parameter at every :meth:`update`; it starts from the parameters as
+    they are.
 
     ``decay`` is a number in [0, 1] or a function of the number of updates, this one included (1 at the first).
 
@@ -69,7 +72,9 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the parameters hold the averages; after it, also after an exception, what they held before, bit for bit."""
+        """Within it the parameters hold the averages; after it, also after an exception, what they held before, bit for
+        bit.
+        """
         if self._swapped:
             raise RuntimeError("MovingAverage.applied: the averages are applied already")
         kept = [copy_of(parameter) for parameter in self.parameters]
@@ -86,7 +91,7 @@ class MovingAverage:
         return {"steps": self.steps, "averages": [average.detach() for average in self.averages]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over a :meth:`state_dict`. Raises ValueError, and changes nothing, where number or shapes do not match."""
+        """Takes over a :meth:`state_dict`. Raises ValueError, changing nothing, where number or shapes do not match."""
         try:
             steps, saved = int(state_dict["steps"]), [as_tensor_or_array(value) for value in state_dict["averages"]]
         except (KeyError, TypeError, ValueError) as error:

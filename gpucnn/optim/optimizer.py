@@ -16,15 +16,18 @@ Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 class Optimizer:
-    """The base of optimizers; ``params`` are tensors, or dicts with ``params`` and options that differ from ``defaults``.
+    """The base of optimizers; ``params`` are tensors, or dicts with ``params`` and options that differ from
+    ``defaults``.
 
-    ``param_groups`` is a list of dicts (``params`` and every option), ``state`` maps a parameter to its dict of tensors and
-    numbers. Subclasses define ``step`` and ``check_group``.
+    ``param_groups`` is a list of dicts (``params`` and every option), ``state`` maps a parameter to its dict of tensors
+    and numbers. Subclasses define ``step`` and ``check_group``.
     """
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, (Tensor, Mapping, str)):
-            raise TypeError(f"{self.name}: params must be an iterable of tensors or of dicts, got {type(params).__name__}")
+            raise TypeError(
+                f"{self.name}: params must be an iterable of tensors or of dicts, got {type(params).__name__}"
+            )
         given: list[Any] = list(params)
         if not given:
             raise ValueError(f"{self.name}: got an empty parameter list")
@@ -43,7 +46,9 @@ class Optimizer:
         """Raises ValueError for options that are out of range."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of all parameters that have a gradient; ``closure`` computes the loss anew and its value is returned."""
+        """One update of all parameters that have a gradient; ``closure`` computes the loss anew and its value is
+        returned.
+        """
         raise NotImplementedError(f"{self.name} is missing a step method")
 
     @staticmethod
@@ -55,7 +60,8 @@ class Optimizer:
             return closure()
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Adds a group: a dict with ``params`` (a tensor or an iterable of them) and options; the rest are the defaults.
+        """Adds a group: a dict with ``params`` (a tensor or an iterable of them) and options; the rest are the
+        defaults.
 
         Raises TypeError for what is no leaf tensor, ValueError for an unknown option or a parameter that is in twice.
         """
@@ -73,7 +79,9 @@ class Optimizer:
             if not isinstance(parameter, Tensor):
                 raise TypeError(f"{self.name}: expected tensors to optimize, got {type(parameter).__name__}")
             if not parameter.is_leaf:
-                raise ValueError(f"{self.name}: can only optimize leaf tensors, got the result of {parameter.grad_fn!r}")
+                raise ValueError(
+                    f"{self.name}: can only optimize leaf tensors, got the result of {parameter.grad_fn!r}"
+                )
             if id(parameter) in seen:
                 raise ValueError(f"{self.name}: a parameter of shape {tuple(parameter.shape)} appears twice")
             seen.add(id(parameter))
@@ -89,13 +97,15 @@ class Optimizer:
                 elif parameter.grad is not None:
                     parameter.grad.fill_(0)
 
-    # ---- saving --------------------------------------------------------------------------------------------------------
+    # ---- saving ------------------------------------------------------------------------------------------------------
 
     def _numbered(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def state_dict(self) -> dict[str, Any]:
-        """``{"state": {index: {...}}, "param_groups": [{..., "params": [index, ...]}]}``; parameters go by their position."""
+        """``{"state": {index: {...}}, "param_groups": [{..., "params": [index, ...]}]}``; parameters go by their
+        position.
+        """
         parameters = self._numbered()
         index_of = {id(parameter): index for index, parameter in enumerate(parameters)}
         groups = []
@@ -106,7 +116,8 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes options and state from :meth:`state_dict` of an optimizer over parameters of the same shapes, in the same order.
+        """Takes options and state from :meth:`state_dict` of an optimizer over parameters of the same shapes, in the
+        same order.
 
         Raises ValueError, and changes nothing, where groups, their sizes or the shapes of the state do not match.
         """
@@ -123,7 +134,9 @@ class Optimizer:
             )
         numbers = [index for group in indices for index in group]
         if len(set(numbers)) != len(numbers) or not set(saved_state) <= set(numbers):
-            raise ValueError(f"{self.name}: the state numbers its parameters {numbers} and has state for {list(saved_state)}")
+            raise ValueError(
+                f"{self.name}: the state numbers its parameters {numbers} and has state for {list(saved_state)}"
+            )
         parameter_of = dict(zip(numbers, self._numbered(), strict=True))
         groups = [
             {**own, **{key: value for key, value in saved.items() if key != "params"}}
@@ -132,7 +145,9 @@ class Optimizer:
         for group in groups:
             self.check_group(group)
         state = {
-            parameter_of[index]: {key: self._restored(parameter_of[index], index, key, value) for key, value in entry.items()}
+            parameter_of[index]: {
+                key: self._restored(parameter_of[index], index, key, value) for key, value in entry.items()
+            }
             for index, entry in saved_state.items()
         }
         self.param_groups, self.state = groups, state

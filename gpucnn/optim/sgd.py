@@ -15,11 +15,12 @@ from gpucnn.tensor import Tensor
 class SGD(Optimizer):
     """SGD with momentum, Nesterov momentum and weight decay, as ``torch.optim.SGD``.
 
-    d = gradient + weight_decay * p; with momentum, buffer = momentum * buffer + (1 - dampening) * d (d itself the first time), and
-    d = d + momentum * buffer with ``nesterov``, else the buffer; p -= lr * d. Parameters without a gradient are left alone.
+    d = gradient + weight_decay * p; with momentum, buffer = momentum * buffer + (1 - dampening) * d (d itself the first
+    time), and d = d + momentum * buffer with ``nesterov``, else the buffer; p -= lr * d. Parameters without a gradient
+    are left alone.
 
-    All parameters with the same options are updated by one launch. Raises ValueError for negative options, and for ``nesterov``
-    without momentum or with dampening.
+    All parameters with the same options are updated by one launch. Raises ValueError for negative options, and for
+    ``nesterov`` without momentum or with dampening.
     """
 
     def __init__(
@@ -33,7 +34,13 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(
             params,
-            {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov},
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+            },
         )
 
     def check_group(self, group: Mapping[str, Any]) -> None:
@@ -82,7 +89,9 @@ class SGD(Optimizer):
         return launches
 
     def _begin_momentum(self, parameter: Tensor) -> bool:
-        """Makes the momentum buffer where there is none yet, and says whether; one left behind by a move is brought along."""
+        """Makes the momentum buffer where there is none yet, and says whether; one left behind by a move is brought
+        along.
+        """
         state = self.state.setdefault(parameter, {})
         buffer = state.get("momentum_buffer")
         if buffer is None:

@@ -1,0 +1,150 @@
+"""Initial values: bounds, moments and the same numbers from the same seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import gpucnn
+from gpucnn.nn import init
+from gpucnn.random import Generator
+
+N = 200 * 300
+
+
+def drawn(
+    function: Callable[..., object], *args: object, shape: tuple[int, ...] = (200, 300), **options: object
+) -> np.ndarray:
+    tensor = gpucnn.empty(*shape, device="cpu")
+    assert function(tensor, *args, generator=Generator(11), **options) is tensor
+    return tensor.numpy().astype(np.float64)
+
+
+def check_moments(values: np.ndarray, mean: float, variance: float, kurtosis: float) -> None:
+    """Mean and variance within five standard errors; ``kurtosis`` is the fourth moment over the variance squared."""
+    assert abs(values.mean() - mean) < 5 * math.sqrt(variance / values.size)
+    assert abs(values.var() / variance - 1) < 5 * math.sqrt((kurtosis - 1) / values.size)
+
+
+@pytest.mark.parametrize(
+    ("function", "bound"),
+    [
+        (lambda t, generator: init.uniform_(t, -0.3, 0.3, generator), 0.3),
+        (lambda t, generator: init.kaiming_uniform_(t, generator=generator), math.sqrt(6 / 300)),
+        (lambda t, generator: init.kaiming_uniform_(t, a=math.sqrt(5), generator=generator), 1 / math.sqrt(300)),
+        (
+            lambda t, generator: init.kaiming_uniform_(t, mode="fan_out", nonlinearity="linear", generator=generator),
+            math.sqrt(3 / 200),
+        ),
+        (lambda t, generator: init.xavier_uniform_(t, gain=2.0, generator=generator), 2 * math.sqrt(6 / 500)),
+    ],
+)
+def test_uniform_initialisers(function: Callable[..., object], bound: float) -> None:
+    values = drawn(function)
+    assert bound * 0.999 < np.abs(values).max() <= bound * (1 + 1e-6)
+    check_moments(values, 0.0, bound**2 / 3, 1.8)
+
+
+@pytest.mark.parametrize(
+    ("function", "mean", "std"),
+    [
+        (lambda t, generator: init.normal_(t, 3.0, 0.5, generator), 3.0, 0.5),
+        (
+            lambda t, generator: init.kaiming_normal_(t, nonlinearity="relu", generator=generator),
+            0.0,
+            math.sqrt(2 / 300),
+        ),
+        (
+            lambda t, generator: init.kaiming_normal_(t, mode="fan_out", nonlinearity="tanh", generator=generator),
+            0,
+            5 / 3 / math.sqrt(200),
+        ),
+        (lambda t, generator: init.xavier_normal_(t, generator=generator), 0.0, math.sqrt(2 / 500)),
+    ],
+)
+def test_normal_initialisers(function: Callable[..., object], mean: float, std: float) -> None:
+    values = drawn(function)
+    check_moments(values, mean, std**2, 3.0)
+    assert 3.5 * std < np.abs(values - mean).max() < 6.5 * std
+
+
+def truncated_moments(low: float, high: float) -> tuple[float, float, float]:
+    """Mean, variance and kurtosis of a standard normal cut to [low, high], by numerical integration."""
+    x = np.linspace(low, high, 200001)
+    density = np.exp(-x * x / 2)
+    density /= density.sum()
+    mean = (density * x).sum()
+    variance = (density * (x - mean) ** 2).sum()
+    return mean, variance, (density * (x - mean) ** 4).sum() / variance**2
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "a", "b"),
+    [(0.0, 0.05, -0.1, 0.1), (1.0, 2.0, 0.0, 1.5), (0.0, 1.0, 3.0, 9.0), (0.0, 1.0, -20.0, -6.0), (2.0, 1.0, 1.9, 2.1)],
+)
+def test_truncated_normal_keeps_to_its_bounds(mean: float, std: float, a: float, b: float) -> None:
+    values = drawn(init.trunc_normal_, mean, std, a, b, shape=(100, 100))
+    assert a * (1 - np.sign(a) * 1e-6) <= values.min() and values.max() <= b * (1 + np.sign(b) * 1e-6)
+    unit_mean, unit_variance, kurtosis = truncated_moments((a - mean) / std, min((b - mean) / std, 60.0))
+    check_moments(values, mean + std * unit_mean, std**2 * unit_variance, kurtosis)
+
+
+def test_constants() -> None:
+    tensor = gpucnn.empty(2, 3, device="cpu")
+    assert init.constant_(tensor, 2.5).numpy().tolist() == [[2.5] * 3] * 2
+    assert not init.zeros_(tensor).numpy().any() and init.ones_(tensor).numpy().all()
+    assert init.trunc_normal_(tensor, 1.0, 0.0).numpy().tolist() == [[1.0] * 3] * 2
+
+
+def test_filters_are_drawn_in_the_order_of_their_shape() -> None:
+    """Four axes lie in memory as N, H, W, C; the numbers must not depend on it."""
+    filters = gpucnn.empty(4, 3, 2, 5, device="cpu")
+    flat = gpucnn.empty(4 * 3 * 2 * 5, device="cpu")
+    init.uniform_(filters, generator=Generator(1))
+    init.uniform_(flat, generator=Generator(1))
+    assert np.array_equal(filters.numpy().ravel(), flat.numpy())
+    assert filters.data.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_the_global_stream_is_the_default() -> None:
+    tensor = gpucnn.empty(5, device="cpu")
+    gpucnn.manual_seed(8)
+    first, second = init.normal_(tensor).numpy(), init.normal_(tensor).numpy()
+    gpucnn.manual_seed(8)
+    assert np.array_equal(init.normal_(tensor).numpy(), first) and not np.array_equal(first, second)
+
+
+def test_parameters_are_filled_off_the_tape() -> None:
+    parameter = gpucnn.nn.Parameter(gpucnn.zeros(3, 4, device="cpu"))
+    init.kaiming_normal_(parameter)
+    assert parameter.is_leaf and parameter.requires_grad and parameter.numpy().all()
+
+
+def test_fans_of_filters() -> None:
+    assert init.fans(gpucnn.empty(6, 4, 3, 5, device="cpu")) == (60, 90)
+    with pytest.raises(ValueError, match=r"at least two axes, got shape \(3,\)"):
+        init.kaiming_uniform_(gpucnn.empty(3, device="cpu"))
+
+
+def test_gains() -> None:
+    assert init.calculate_gain("relu") == math.sqrt(2.0)
+    assert init.calculate_gain("leaky_relu", 1.0) == 1.0
+    with pytest.raises(ValueError, match="'mish' is unknown; known are leaky_relu"):
+        init.calculate_gain("mish")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: init.uniform_(t, 1.0, 0.0), "uniform_: a must not be above b"),
+        (lambda t: init.normal_(t, std=-1.0), "normal_: std must be finite and not negative, got -1.0"),
+        (lambda t: init.trunc_normal_(t, a=2.0, b=2.0), "trunc_normal_: a must be below b"),
+        (lambda t: init.kaiming_normal_(t, mode="fan"), "kaiming_normal_: mode must be"),
+    ],
+)
+def test_wrong_arguments(call: Callable[[gpucnn.Tensor], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(gpucnn.empty(2, 2, device="cpu"))
