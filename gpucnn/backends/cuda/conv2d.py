@@ -32,6 +32,7 @@ def fprop(backend: Any, x: Array, w: Array, bias: Array | None, g: Conv2dGeometr
     if not y.size:
         return y
     instance = instance or _instance(g, rows, columns, g.groups, x, w, y)
+    _check_instance(instance, g)
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_fprop_direct", *_direct_shape(rows, g.K), x, w, bias, y, g)
         return y
@@ -50,6 +51,7 @@ def dgrad(backend: Any, dy: Array, w: Array, g: Conv2dGeometry, instance: str | 
     phases = min(g.stride_h, g.H) * min(g.stride_w, g.W)
     rows, columns = g.N * -(-g.H // g.stride_h) * -(-g.W // g.stride_w), g.C // g.groups
     instance = instance or _instance(g, rows, columns, phases * g.groups, dy, w, dx)
+    _check_instance(instance, g)
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_dgrad_direct", *_direct_shape(g.N * g.H * g.W, g.C), dy, w, dx, g)
         return dx
@@ -75,6 +77,7 @@ def wgrad(backend: Any, x: Array, dy: Array, g: Conv2dGeometry, instance: str | 
     vector = _vector(g, x, dy, dw)
     if instance is None:
         instance = ("64x128_vec4" if columns > 64 else "64x64_vec4") if vector else "64x64_scalar"
+    _check_instance(instance, g)
     tiles = _tiles(instance, rows, columns) * g.groups
     split = split_k.choose(pixels, tiles, dw.size)
     partial = dw if split.parts == 1 else backend.empty((split.parts, *dw.shape))
@@ -96,8 +99,16 @@ def _instance(g: Conv2dGeometry, rows: int, columns: int, gemms: int, *arrays: A
 
 def _vector(g: Conv2dGeometry, *arrays: Array) -> bool:
     """Whether runs of four channels never cross a group's bounds or 16-byte boundaries."""
-    whole = g.C // g.groups % 4 == 0 and g.K // g.groups % 4 == 0
-    return whole and all(address(array) % 16 == 0 for array in arrays)
+    return _fours(g) and all(address(array) % 16 == 0 for array in arrays)
+
+
+def _fours(g: Conv2dGeometry) -> bool:
+    return g.C // g.groups % 4 == 0 and g.K // g.groups % 4 == 0
+
+
+def _check_instance(instance: str, g: Conv2dGeometry) -> None:
+    if instance.endswith("vec4") and not _fours(g):
+        raise ValueError(f"conv2d: instance {instance} needs C/groups and K/groups divisible by 4, got {g}")
 
 
 def _tiles(instance: str, rows: int, columns: int) -> int:
