@@ -161,13 +161,14 @@ def permutation(n: int, key: Key) -> NDArray[np.int64]:
         raise ValueError(f"permutation: n must be in [0, 2**62), got {n}")
     width = max(n.bit_length(), FEISTEL_LEAST_WIDTH)
     round_keys = bits(FEISTEL_ROUNDS, key)
-    result = _feistel(np.arange(n, dtype=np.uint64), width, round_keys)
+    network = _feistel(np.arange(1 << width, dtype=np.uint64), width, round_keys).astype(np.int64)
+    result = network[:n].copy()
     outside = np.flatnonzero(result >= n)
     while outside.size:
-        moved = _feistel(result[outside], width, round_keys)
+        moved = network[result[outside]]
         result[outside] = moved
         outside = outside[moved >= n]
-    return result.astype(np.int64)
+    return result
 
 
 def _feistel(index: NDArray[np.uint64], width: int, round_keys: NDArray[np.uint32]) -> NDArray[np.uint64]:

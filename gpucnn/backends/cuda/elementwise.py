@@ -1,0 +1,66 @@
+"""ReLU, dropout and the bias' gradient on kernels/relu.cu, dropout.cu and bias.cu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backends.base import Array, RandomKey
+from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div, fits_vectors, power_of_two
+from gpucnn.random import drop_threshold
+
+SLAB_ROWS = 512  # rows that one block of column_sums adds up, more only where there would be more than MOST_SLABS
+MOST_SLABS = 1024
+
+
+def relu_forward(backend: Any, x: Array) -> Array:
+    """max(x, 0) of any shape."""
+    y = backend.empty(x.shape, np.float32)
+    name, work = _instance("relu_forward", x, y)
+    backend.launch("relu.cu", name, blocks(work), THREADS, x, y, work)
+    return y
+
+
+def relu_backward(backend: Any, dy: Array, y: Array) -> Array:
+    """dy where y > 0, else 0."""
+    dx = backend.empty(dy.shape, np.float32)
+    name, work = _instance("relu_backward", dy, y, dx)
+    backend.launch("relu.cu", name, blocks(work), THREADS, dy, y, dx, work)
+    return dx
+
+
+def dropout(backend: Any, x: Array, p: float, key: RandomKey) -> Array:
+    """x * keep / (1 - p), keep of ``random.keep_mask``."""
+    y = backend.empty(x.shape, np.float32)
+    name, work = _instance("dropout", x, y)
+    threads = ceil_div(x.size, 4)  # a thread owns one Philox block in either instance
+    seed, step, purpose = (int(part) for part in key)
+    backend.launch(
+        "dropout.cu", name, blocks(threads), THREADS,
+        x, y, work, drop_threshold(p), 1.0 / (1.0 - p), seed, step, purpose,
+    )  # fmt: skip
+    return y
+
+
+def bias_grad(backend: Any, dy: Array) -> Array:
+    """db (K,), the sums of the columns of dy (..., K)."""
+    columns = dy.shape[-1]
+    rows = dy.size // columns
+    sums = dy.reshape(rows, columns)
+    tile = power_of_two(columns, 1, 32)
+    while True:
+        rows_per_slab = max(SLAB_ROWS, ceil_div(rows, MOST_SLABS))
+        slabs = max(ceil_div(rows, rows_per_slab), 1)
+        partial = backend.empty((slabs, columns), np.float32)
+        grid, block = (ceil_div(columns, tile), slabs), (tile, THREADS // tile)
+        backend.launch("bias.cu", "column_sums", grid, block, sums, partial, rows, columns, rows_per_slab)
+        if slabs == 1:
+            return partial.reshape(columns)
+        sums, rows = partial, slabs
+
+
+def _instance(name: str, *arrays: Array) -> tuple[str, int]:
+    """The kernel for these arrays of one size, and how many items of its kind (elements or float4) they hold."""
+    size = int(arrays[0].size)
+    return (f"{name}_vec4", size // 4) if fits_vectors(*arrays) else (name, size)

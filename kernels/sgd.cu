@@ -1,0 +1,85 @@
+// SGD over all parameters of a network in one launch, PyTorch's rules:
+//
+//     d = gradient + weight_decay * parameter
+//     with momentum:  buffer = d at the first step, else momentum * buffer + (1 - dampening) * d
+//                     d = d + momentum * buffer (Nesterov), else buffer
+//     parameter -= lr * d
+//
+// and the moving average of the weights, average -= rate * (average - parameter), likewise.
+//
+// The arrays come as tables of pointers. Array t has sizes[t] elements and is cut into chunks of CHUNK;
+// first_chunk[t] counts the chunks of the arrays before it, first_chunk[arrays] all. Launch: blocks of 256, any grid;
+// a block owns a chunk at a time and finds its array by bisection; thread j owns the chunk's elements j, j + 256, ...
+// No alignment is asked for: parameters may be slices.
+
+#include "common.cuh"
+
+constexpr int CHUNK = 2048;
+
+struct Chunk {
+    int array;
+    long long begin, end;  // elements of that array
+};
+
+__device__ __forceinline__ Chunk find_chunk(
+    long long chunk, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, int arrays) {
+    int low = 0, high = arrays;  // first_chunk[low] <= chunk < first_chunk[high]
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (first_chunk[middle] <= chunk) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    const long long begin = (chunk - first_chunk[low]) * CHUNK;
+    return {low, begin, min(begin + CHUNK, sizes[low])};
+}
+
+extern "C" __global__ void __launch_bounds__(256) sgd_step(
+    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
+    IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, int arrays, float lr,
+    float weight_decay) {
+    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
+        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
+        float* __restrict__ parameter = parameters[part.array];
+        IN float* __restrict__ gradient = gradients[part.array];
+        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
+            const float p = parameter[i];
+            parameter[i] = fmaf(-lr, fmaf(weight_decay, p, gradient[i]), p);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) sgd_momentum_step(
+    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
+    INOUT float* const* __restrict__ momenta, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes,
+    int arrays, float lr, float momentum, float one_minus_dampening, float weight_decay, int nesterov, int first) {
+    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
+        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
+        float* __restrict__ parameter = parameters[part.array];
+        IN float* __restrict__ gradient = gradients[part.array];
+        float* __restrict__ buffer = momenta[part.array];
+        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
+            const float p = parameter[i];
+            const float d = fmaf(weight_decay, p, gradient[i]);
+            const float b = first ? d : fmaf(momentum, buffer[i], one_minus_dampening * d);
+            buffer[i] = b;
+            parameter[i] = fmaf(-lr, nesterov ? fmaf(momentum, b, d) : b, p);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) moving_average_step(
+    INOUT float* const* __restrict__ averages, IN float* const* __restrict__ parameters,
+    IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, int arrays, float rate) {
+    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
+        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
+        float* __restrict__ average = averages[part.array];
+        IN float* __restrict__ parameter = parameters[part.array];
+        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
+            const float a = average[i];
+            average[i] = fmaf(-rate, a - parameter[i], a);
+        }
+    }
+}
