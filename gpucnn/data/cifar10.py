@@ -65,16 +65,15 @@ class CIFAR10(Dataset):
             if source.has(python_names(train)[0])
             else (_read_binary, binary_names(train))
         )
-        parts = [read(source, name, images_per_batch) for name in names]
-        planes = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, CHANNELS, SIDE, SIDE)
-        super().__init__(
-            planes.transpose(0, 2, 3, 1),
-            np.concatenate([labels for _, labels in parts]),
-            CLASSES,
-            name="cifar10",
-            train=train,
-            source=str(source),
-        )
+        images = np.empty((len(names) * images_per_batch, SIDE, SIDE, CHANNELS), dtype=np.uint8)
+        labels = np.empty(len(images), dtype=np.int64)
+        for k, name in enumerate(
+            names
+        ):  # one batch at a time: a second copy of them all would double the peak of memory
+            here = slice(k * images_per_batch, (k + 1) * images_per_batch)
+            pixels, labels[here] = read(source, name, images_per_batch)
+            images[here] = pixels.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)
+        super().__init__(images, labels, CLASSES, name="cifar10", train=train, source=str(source))
 
 
 def python_names(train: bool) -> list[str]:

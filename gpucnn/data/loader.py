@@ -7,7 +7,7 @@ them sees the batches that it would have seen.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -122,7 +122,7 @@ class DataLoader:
         images = self.transform(self.dataset.images[chosen], seed=self.seed, step=epoch * len(self) + batch)
         return images, self.dataset.labels[chosen]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Generator[tuple[Tensor, Tensor], None, None]:
         if not self._resumed:  # the loop before was left in the middle: this one starts the next epoch
             self._epoch, self._batch = self._epoch + 1, 0
         self._resumed = False

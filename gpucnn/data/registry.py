@@ -48,21 +48,25 @@ def create(name: str, train: bool = True, root: str | Path | None = None, **opti
 
 
 def find(
-    name: str | None = None, root: str | Path | None = None, say: Callable[[str], None] = log.warning, **options: Any
+    name: str | None = None,
+    root: str | Path | None = None,
+    say: Callable[[str], None] = log.warning,
+    default: str = DEFAULT,
+    **options: Any,
 ) -> tuple[Dataset, Dataset]:
     """The training and the test part of the data set to train on.
 
-    With a ``name``, that one or an error. Without, CIFAR-10 where it can be had, and otherwise Shapes, which ``say``
-    is told in one line. Damaged files of CIFAR-10 are an error either way: only what is nowhere is replaced.
+    With a ``name``, that one or an error. Without, the ``default`` where it can be had, and otherwise Shapes, which
+    ``say`` is told in one line. Damaged files are an error either way: only what is nowhere is replaced.
 
     Raises:
         ValueError, DataError: as :func:`create`.
     """
     try:
-        wanted = name or DEFAULT
+        wanted = name or default
         return create(wanted, True, root, **options), create(wanted, False, root, **options)
     except NotFoundError as error:
         if name is not None:
             raise
-        say(f"No CIFAR-10 ({error}): training on the generated set {FALLBACK} instead.")
+        say(f"{default} cannot be had ({error}): training on the generated set {FALLBACK} instead.")
         return create(FALLBACK, True), create(FALLBACK, False)

@@ -86,7 +86,7 @@ class LectureTrain:
     def __init__(self, size: int = 24, brightness: float = 63.0, contrast: tuple[float, float] = (0.2, 1.8)) -> None:
         if brightness < 0 or not 0 < contrast[0] <= contrast[1]:
             raise ValueError(
-                f"LectureTrain: expected brightness >= 0 and 0 < contrast[0] <= contrast[1], got {brightness}, {contrast}"
+                f"LectureTrain: brightness must be >= 0 and contrast a range above 0, got {brightness}, {contrast}"
             )
         self.size, self.brightness, self.contrast = size, brightness, contrast
 
@@ -135,7 +135,7 @@ def standardize(
     mean and std (the population's) are over all n = H W C numbers of an image, as in TensorFlow's
     ``per_image_standardization``.
 
-    Every step is affine in x, so y = a x + b_c with an a for each image and a b_c for each channel. They follow from the
+    Every step is affine in x, so y = a x + b_c, one a for an image and a b_c for each channel. They follow from the
     sums of x and x**2 over each channel, which are exact integers in any order of summation; they are computed in
     float64 and rounded to float32 once. y is then one float32 multiplication and one addition an element: the same
     bits on every machine, and a third of the passes over memory that the steps would take one by one. (Brightness

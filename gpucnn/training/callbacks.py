@@ -1,0 +1,103 @@
+"""What may watch a training run: the base class of callbacks, and what a progress display is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from gpucnn.training.loop import EpochRecord, Trainer
+
+
+class Callback:
+    """Called by :class:`~gpucnn.training.loop.Trainer` in the order in which callbacks were given. Exceptions end the
+    run."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step, also of a run that is resumed."""
+
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        """Before the steps of an epoch, or the rest of them."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        """After every step; ``trainer.step`` counts it already."""
+
+    def on_read(self, trainer: Trainer) -> None:
+        """After the losses of the last steps were read from the device."""
+
+    def on_evaluation_step(self, trainer: Trainer, done: int, total: int) -> None:
+        """After every batch of an evaluation, ``done`` of ``total``."""
+
+    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+        """After an epoch's evaluation; ``trainer.epoch`` counts the epoch already."""
+
+
+class Progress(Protocol):
+    """What a display of a run's progress is told. Numbers are of now: fractions in [0, 1], seconds, examples per
+    second."""
+
+    def message(self, text: str) -> None:
+        """A line for the reader."""
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
+        """Epoch ``epoch`` of ``epochs`` (from 1) begins: ``steps`` steps, of which ``done`` were done before a run was
+        resumed."""
+
+    def step(
+        self, done: int, examples_per_second: float, loss: float, accuracy: float, seconds_left: float | None
+    ) -> None:
+        """``done`` steps of the epoch; loss and accuracy are the epoch's means so far; the time left is that of the
+        whole run."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """``done`` of ``total`` batches of an evaluation."""
+
+    def end_epoch(self, record: dict[str, Any]) -> None:
+        """An epoch's line of metrics.jsonl."""
+
+
+class Silent:
+    """A display that shows nothing; a base for those that show something."""
+
+    def message(self, text: str) -> None:
+        """Shows nothing."""
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
+        """Shows nothing."""
+
+    def step(
+        self, done: int, examples_per_second: float, loss: float, accuracy: float, seconds_left: float | None
+    ) -> None:
+        """Shows nothing."""
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Shows nothing."""
+
+    def end_epoch(self, record: dict[str, Any]) -> None:
+        """Shows nothing."""
+
+
+class Report(Callback):
+    """Tells a :class:`Progress` what happens."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        done = trainer.train_loader.state["batch"]
+        self.progress.start_epoch(trainer.epoch + 1, trainer.epochs, len(trainer.train_loader), done)
+
+    def on_read(self, trainer: Trainer) -> None:
+        totals = trainer.epoch_metrics
+        self.progress.step(
+            trainer.train_loader.state["batch"],
+            trainer.speed.examples_per_second,
+            totals.loss,
+            totals.accuracy,
+            trainer.seconds_left(),
+        )
+
+    def on_evaluation_step(self, trainer: Trainer, done: int, total: int) -> None:
+        self.progress.evaluating(done, total)
+
+    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+        self.progress.end_epoch(record.to_dict())

@@ -1,0 +1,324 @@
+"""A whole run as the command line starts it: data, model, loop, folder; and reading a run back."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gpucnn
+from gpucnn import backends, data, models, random
+from gpucnn.data import DataLoader, Dataset
+from gpucnn.device import Device
+from gpucnn.nn import Module
+from gpucnn.optim import SGD, MovingAverage, tutorial_decay
+from gpucnn.optim.lr_scheduler import StepLR
+from gpucnn.training import recipes
+from gpucnn.training.callbacks import Callback, Progress, Report, Silent
+from gpucnn.training.checkpoint import Checkpoints, read_checkpoint
+from gpucnn.training.config import Config
+from gpucnn.training.errors import TrainingError, TrainingInterrupted
+from gpucnn.training.interrupts import Interrupts, StopRequested
+from gpucnn.training.loop import EpochRecord, Trainer
+from gpucnn.training.run_folder import CHECKPOINT, MetricsLog, RunFolder, check_output, default_path
+
+CURVES_SECONDS = 60.0  # curves.png is drawn at the end, and no more often than this before
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to: its folder, its config with the data that it really trained on, epochs and steps done, the
+    last epoch's record (None for a run without an epoch)."""
+
+    folder: Path
+    config: Config
+    data: str
+    source: str
+    device: str
+    epochs: int
+    steps: int
+    last: EpochRecord | None
+    seconds: float
+
+
+def train(
+    config: Config | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Trains as ``config`` says, or goes on with the run of ``resume``, and keeps everything in a folder.
+
+    Args:
+        config: what to train; the lecture network's recipe where it is None.
+        out: the run's folder; runs/<model>-<data>-<time> where it is None.
+        resume: a run's folder or its checkpoint. ``config`` and ``out`` must be None then.
+        changes: keys of the config that a resumed run changes (:data:`~gpucnn.training.config.RESUMABLE`).
+        overwrite: whether a run that is in ``out`` already may be replaced.
+        progress: what is told how it goes.
+
+    Raises:
+        ValueError, TypeError, OSError: bad input: unknown names, data that cannot be had, a folder that cannot be
+            written or holds a run, a checkpoint that is damaged or of another model. Nothing was trained.
+        RuntimeError: a device that cannot be used.
+        TrainingError: the loss or a weight became NaN or infinite; the last good checkpoint is there.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the checkpoint is written.
+    """
+    progress = progress if progress is not None else Silent()
+    if resume is None:
+        run = _Run.new(config if config is not None else recipes.config_for(), out, overwrite, progress)
+    elif config is not None or out is not None:
+        raise ValueError(
+            "train: a run that is resumed has its config and its folder: give changes instead of config and out"
+        )
+    else:
+        run = _Run.resumed(checkpoint_path(resume), changes or {}, progress)
+    return run.execute()
+
+
+class _Run:
+    """The parts of a run, put together."""
+
+    def __init__(self, config: Config, parts: tuple[Dataset, Dataset], folder: RunFolder, progress: Progress) -> None:
+        self.config, self.folder, self.progress = config, folder, progress
+        self.train_data, self.test_data = parts
+        random.manual_seed(config.seed)
+        model = models.create(config.model, num_classes=len(self.train_data.classes), device=config.device)
+        train_transform, test_transform = recipes.transforms(model, self.train_data.name)
+        optimizer = SGD(
+            model.parameter_groups(config.weight_decay),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+        )
+        average = None
+        if config.average_decay is not None:
+            average = MovingAverage(model.parameters(), tutorial_decay(config.average_decay))
+        self.interrupts = Interrupts()
+        self.checkpoints = Checkpoints(folder, config, self.train_data.classes)
+        self.curves = _Curves(folder, progress)
+        # The order is the order of writing: a checkpoint knows the lines before it, and a signal is heeded with all
+        # written.
+        callbacks: list[Callback] = [
+            MetricsLog(folder),
+            self.checkpoints,
+            Report(progress),
+            self.curves,
+            self.interrupts,
+        ]
+        self.trainer = Trainer(
+            model,
+            DataLoader(
+                self.train_data,
+                config.batch_size,
+                shuffle=True,
+                transform=train_transform,
+                seed=config.seed,
+                prefetch=config.prefetch,
+                device=config.device,
+            ),
+            DataLoader(
+                self.test_data,
+                config.batch_size,
+                transform=test_transform,
+                seed=config.seed,
+                prefetch=config.prefetch,
+                device=config.device,
+            ),
+            optimizer,
+            average,
+            StepLR(optimizer, config.lr_decay_epochs, config.lr_decay),
+            callbacks,
+        )
+
+    @classmethod
+    def new(cls, config: Config, out: str | Path | None, overwrite: bool, progress: Progress) -> _Run:
+        """A run from the start, its folder made."""
+        config = _on_device(dataclasses.replace(config, model=recipes.canonical_name(config.model)))
+        check_output(Path(out) if out is not None else default_path(config.model, "data"))
+        parts = _find_data(config, progress)
+        config = dataclasses.replace(config, data=parts[0].name)
+        folder = RunFolder(Path(out) if out is not None else default_path(config.model, parts[0].name))
+        folder.create(overwrite)
+        folder.write_config({**config.to_dict(), "gpucnn": gpucnn.__version__, "source": parts[0].source})
+        return cls(config, parts, folder, progress)
+
+    @classmethod
+    def resumed(cls, path: Path, changes: Mapping[str, Any], progress: Progress) -> _Run:
+        """A run as its checkpoint left it."""
+        content = read_checkpoint(path, device="cpu")
+        config = _on_device(content["config"].changed(changes))
+        folder = RunFolder(path.parent)
+        folder.check_writable()
+        parts = _find_data(config, progress)
+        run = cls(config, parts, folder, progress)
+        try:
+            run.trainer.load_state_dict(content["trainer"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: not a checkpoint of {config.model} on {config.data}, or damaged: {error}"
+            ) from error
+        folder.remove_leftovers()
+        folder.truncate_metrics(int(content["metrics_bytes"]))
+        folder.write_config({**config.to_dict(), "gpucnn": gpucnn.__version__, "source": parts[0].source})
+        return run
+
+    def execute(self) -> Summary:
+        """Trains to the end."""
+        started = time.perf_counter()
+        trainer = self.trainer
+        last = None
+        try:
+            with self.interrupts:
+                try:
+                    records = trainer.run(self.config.epochs)
+                    last = records[-1] if records else None
+                except StopRequested as stop:
+                    self.checkpoints.save(trainer)
+                    raise stop
+        except StopRequested as stop:
+            self._stopped(stop)
+        except TrainingError as error:
+            kept = f"; the checkpoint of step {self.checkpoints.step} stays: {self.folder.checkpoint}"
+            raise TrainingError(f"{error}{kept}", error.step) from None
+        finally:
+            self.curves.draw()
+        return Summary(
+            folder=self.folder.path,
+            config=self.config,
+            data=self.train_data.name,
+            source=self.train_data.source,
+            device=str(self.config.device),
+            epochs=trainer.epoch,
+            steps=trainer.step,
+            last=last,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _stopped(self, stop: StopRequested) -> None:
+        interrupted = TrainingInterrupted(stop.signum, self.trainer.step, self.folder.checkpoint)
+        if stop.signum == signal.SIGTERM and signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+            self.progress.message(str(interrupted))
+            self.curves.draw()
+            signal.raise_signal(
+                stop.signum
+            )  # whoever handles it outside, or the system, ends the process as SIGTERM does
+        raise interrupted from None
+
+
+class _Curves(Callback):
+    """Draws curves.png after an epoch, if the last picture is old, and when told to."""
+
+    def __init__(self, folder: RunFolder, progress: Progress) -> None:
+        self.folder, self.progress = folder, progress
+        self._drawn = time.monotonic()
+
+    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+        if time.monotonic() - self._drawn > CURVES_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        """curves.png of the metrics so far. A picture that cannot be drawn is no reason to lose a run."""
+        from gpucnn.viz import curves
+
+        self._drawn = time.monotonic()
+        try:
+            curves.draw(self.folder.metrics, self.folder.curves)
+        except (ImportError, OSError, ValueError) as error:
+            self.progress.message(f"curves.png could not be drawn: {error}")
+
+
+def _on_device(config: Config) -> Config:
+    """The config with its device by name. Raises RuntimeError with the reason where it cannot be used."""
+    device = backends.default_device() if config.device is None else gpucnn.device(config.device)
+    backends.get(device)
+    return dataclasses.replace(config, device=str(device))
+
+
+def _find_data(config: Config, progress: Progress) -> tuple[Dataset, Dataset]:
+    parts = data.find(config.data, config.data_dir, progress.message, recipes.DATA.get(config.model, "cifar10"))
+    limits = (config.train_images, config.test_images)
+    train, test = (part if n is None else part.subset(slice(n)) for part, n in zip(parts, limits, strict=True))
+    return train, test
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model and how it came about; unpacks as ``model, config``."""
+
+    model: Module
+    config: Config
+    classes: tuple[str, ...]
+    epoch: int
+    step: int
+    averaged: bool
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.config))
+
+    def test_loader(self, dataset: Dataset, batch_size: int | None = None) -> DataLoader:
+        """Batches of ``dataset`` as the model takes them in evaluation, on its device."""
+        _, transform = recipes.transforms(self.model, dataset.name)
+        device = next(iter(self.model.parameters())).device
+        return DataLoader(dataset, batch_size or self.config.batch_size, transform=transform, device=device)
+
+
+def checkpoint_path(path: str | Path) -> Path:
+    """The checkpoint of a run's folder, or ``path`` itself where it is a file. Raises FileNotFoundError that says what
+    is missing."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / CHECKPOINT).is_file():
+            raise FileNotFoundError(f"{path}: no run to go on with: it has no {CHECKPOINT}")
+        return path / CHECKPOINT
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such run or checkpoint")
+    return path
+
+
+def load_run(
+    path: str | Path, device: str | Device | None = None, model: str | None = None, average: bool = True
+) -> LoadedRun:
+    """The model of a run's folder or checkpoint, in evaluation mode, with the moving average as its weights where
+    there is one.
+
+    Args:
+        path: the folder or the checkpoint.
+        device: where the model shall be; the default device where it is None.
+        model: what it must be a checkpoint of, where that matters.
+        average: False for the weights themselves.
+
+    Raises:
+        ValueError: a damaged checkpoint, or one of another model; names the file.
+        OSError: no such file.
+        RuntimeError: a device that cannot be used.
+    """
+    place = backends.default_device() if device is None else gpucnn.device(device)
+    backends.get(place)
+    file = checkpoint_path(path)
+    content = read_checkpoint(file, device="cpu")
+    config: Config = content["config"]
+    if model is not None and recipes.canonical_name(model) != config.model:
+        raise ValueError(f"{file}: a checkpoint of {config.model}, not of {recipes.canonical_name(model)}")
+    classes = tuple(content["classes"])
+    network = models.create(config.model, num_classes=len(classes), device=place)
+    state = content["trainer"]
+    try:
+        network.load_state_dict(state["model"])
+        averaged = average and state["average"] is not None
+        if averaged:
+            names = [name for name, _ in network.named_parameters()]
+            averages = dict(zip(names, state["average"]["averages"], strict=True))
+            network.load_state_dict({**state["model"], **averages})
+        epoch, step = int(state["epoch"]), int(state["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not a checkpoint of {config.model}, or damaged: {error}") from error
+    network.eval()
+    return LoadedRun(network, config, classes, epoch, step, averaged)

@@ -1,0 +1,1 @@
+"""Pictures of runs and of networks. matplotlib is imported inside the functions that draw."""
