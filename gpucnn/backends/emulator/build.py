@@ -30,7 +30,7 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 COMPILERS = ("g++", "c++", "clang++")
 
 COMMON = (
-    "-std=c++17", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-pthread", "-w",
+    "-std=c++17", "-g", "-gdwarf-4", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-pthread", "-w",
     "-U_FORTIFY_SOURCE", "-fno-omit-frame-pointer", "-Wl,-z,defs",
 )  # fmt: skip
 # -ffp-contract=off: a*b+c is fused only where the source says fmaf, so that both modes and every compiler agree on the bits.
@@ -156,6 +156,7 @@ def kernel_library(source: Path, files: Sequence[Path], kernels: Sequence[str], 
     """
     compiler = find_compiler()
     runtime = runtime_library()
+    files = list(dict.fromkeys([source, *files]))
     headers = [HERE / "include" / "cuda.h", HERE / "include" / "runtime.h"]
     options = [*COMMON, *KERNEL, *MODES[mode], *_machine_options(compiler), f"-D__CUDA_ARCH__={arch * 10}"]
     texts = {"kernels.cpp": _wrapper(source, kernels), "shared.s": _shared_symbols(files)}

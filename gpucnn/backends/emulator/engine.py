@@ -34,12 +34,14 @@ from gpucnn.backends.launch import Launch
 Kernel = Callable[..., None]
 Results = list["np.ndarray[Any, Any] | None"]
 
-# Order, placement and poison of a strict launch's runs. As float32 the poisons are NaN, 3.4e38 and -2.9e-16.
+# Of a strict launch's runs: order, placement, poison of outputs, poison of shared memory. As float32 the poisons are NaN,
+# 3.4e38 and -2.9e-16.
 RUNS = (
-    (rt.FORWARD, rt.END_FLUSH, 0xFF),
-    (rt.REVERSED, rt.START_FLUSH, 0x7F),
-    (rt.SHUFFLED, rt.END_FLUSH, 0xA5),
+    (rt.FORWARD, rt.END_FLUSH, 0xFF, 0x7F),
+    (rt.REVERSED, rt.START_FLUSH, 0x7F, 0xA5),
+    (rt.SHUFFLED, rt.END_FLUSH, 0xA5, 0xFF),
 )
+FAST_RUN = (rt.FORWARD, rt.END_FLUSH, 0xFF, 0xFF)
 ORDER_NAMES = ("forward", "reversed", "shuffled")
 # The most shared memory of a block, KiB (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 SHARED_KIB = {50: 48, 61: 48, 70: 96, 75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
@@ -150,7 +152,7 @@ class EmulatedKernel:
         with rt.runtime().lock:
             if mode == "fast":
                 packed.write_through()
-                self._run(launch, packed, RUNS[0])
+                self._run(launch, packed, FAST_RUN)
             else:
                 self._run_strictly(launch, packed)
 
@@ -180,8 +182,8 @@ class EmulatedKernel:
                 name, f"shared_mem is {shared_mem} bytes; a block of sm_{arch} has at most {SHARED_KIB[arch]} KiB"
             )
 
-    def _run(self, launch: rt.Launch, packed: Packed, run: tuple[int, int, int]) -> None:
-        launch.order, launch.placement, launch.poison = run
+    def _run(self, launch: rt.Launch, packed: Packed, run: tuple[int, int, int, int]) -> None:
+        launch.order, launch.placement, launch.poison, launch.shared_poison = run
         fault = rt.runtime().run(launch)
         if fault is not None:
             shared = launch.static_shared + launch.dynamic_shared
@@ -207,7 +209,7 @@ class EmulatedKernel:
             if buffer.direction != rt.OUT or buffer.array is None:
                 continue
             untouched = np.ones(buffer.nbytes, bool)
-            for results, (_, _, poison) in zip(outcomes, RUNS, strict=True):
+            for results, (_, _, poison, _) in zip(outcomes, RUNS, strict=True):
                 result = results[i]
                 assert result is not None
                 untouched &= result == poison
@@ -226,7 +228,7 @@ class EmulatedKernel:
     ) -> None:
         """Raises: one more run, like the first but for the poison, tells the order from memory that nobody wrote."""
         repeated = packed.results()
-        self._run(launch, packed, (RUNS[0][0], RUNS[0][1], RUNS[1][2]))
+        self._run(launch, packed, (*RUNS[0][:2], *RUNS[1][2:]))
         unwritten = _first_difference(packed, first, repeated)
         name = self.declaration.name
         if unwritten:

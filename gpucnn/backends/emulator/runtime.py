@@ -48,6 +48,7 @@ class Launch(Structure):
         ("order", c_int32),
         ("seed", c_uint64),
         ("poison", c_int32),
+        ("shared_poison", c_int32),
         ("timeout_seconds", c_double),
     )
 

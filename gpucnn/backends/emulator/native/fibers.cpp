@@ -373,7 +373,7 @@ void gpucnn_copy_async(void* shared, const void* global, int bytes, int valid, c
   copy->bytes = bytes;
   copy->group = -1;
   ++self->copy_count;
-  memset(to, state.poison, bytes);
+  memset(to, state.shared_poison, bytes);
 }
 
 void gpucnn_copy_commit() {

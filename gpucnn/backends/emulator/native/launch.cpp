@@ -71,7 +71,7 @@ GPUCNN_EXPORT int gpucnn_launch(Launch* launch, Fault* fault) {
   blockDim = {block[0], block[1], block[2]};
   state.enter = launch->enter;
   state.arguments = launch->arguments;
-  state.poison = launch->poison;
+  state.shared_poison = launch->shared_poison;
   state.fault = fault;
   int64_t blocks = (int64_t)grid[0] * grid[1] * grid[2];
   if (!prepare_fibers((int)(block[0] * block[1] * block[2])) || !place_arrays(launch) || !place_shared(launch))

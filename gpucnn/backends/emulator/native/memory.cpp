@@ -142,11 +142,11 @@ bool place_shared(Launch* launch) {
   shared_slot.bytes = bytes;
   gpucnn_shared_base = (unsigned char*)start;
   state.shared_end = gpucnn_shared_base + bytes;
-  memset(shared_slot.end - shared_slot.used, state.poison, shared_slot.used);
+  memset(shared_slot.end - shared_slot.used, launch->poison, shared_slot.used);
   return true;
 }
 
-void fill_shared() { memset(shared_slot.data, state.poison, shared_slot.bytes); }
+void fill_shared() { memset(shared_slot.data, state.shared_poison, shared_slot.bytes); }
 
 bool collect_arrays(Launch* launch, Fault* fault) {
   int shared_index = slots_in_use;

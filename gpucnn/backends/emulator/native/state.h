@@ -39,7 +39,8 @@ struct Launch {
   int32_t placement;
   int32_t order;
   uint64_t seed;
-  int32_t poison;
+  int32_t poison;          // what outputs and the bytes beside arrays hold
+  int32_t shared_poison;   // another one, so that a copy of it into an output does not look unwritten
   double timeout_seconds;  // 0: none
 };
 
@@ -103,7 +104,7 @@ struct State {
   void* host_sp;
   void (*enter)(void* const*);
   void* const* arguments;
-  int poison;
+  int shared_poison;
   unsigned char* shared_end;
   const char* site_file;  // of a memory access that the runtime makes for the kernel
   int site_line;
