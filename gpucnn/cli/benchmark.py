@@ -1,0 +1,46 @@
+"""`gpucnn bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpucnn.cli.options import DataDir, DeviceOption, Quiet, check_writable, usable_device
+from gpucnn.cli.output import Output
+
+
+def bench(
+    device: DeviceOption = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a step.")] = 128,
+    steps: Annotated[int, typer.Option("--steps", help="Training steps a repeat.")] = 20,
+    repeats: Annotated[int, typer.Option("--repeats", help="How often each is timed; they take turns.")] = 5,
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="Leave the input pipeline out.")] = False,
+    data_dir: DataDir = None,
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Measure PyTorch too, where it is installed.")] = True,
+    memory: Annotated[bool, typer.Option("--memory", help="Also measure peak memory, in processes of their own.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Write the record, with every repeat, to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Measure nothing: print this record as a table in Markdown.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Print the lecture's table with this machine's rows: training speed of the lecture network in examples/sec."""
+    from gpucnn import bench as benchmark
+    from gpucnn.serialization import atomic_write
+
+    output = Output(quiet)
+    if report is not None:
+        output.result(benchmark.as_markdown(benchmark.read(report)))
+        return
+    options = benchmark.Options(batch_size, steps, repeats, device, synthetic, data_dir, peers, memory)
+    if json is not None:
+        check_writable(json)
+    usable_device(device)
+    record = benchmark.measure(options, output.say)
+    if json is not None:
+        atomic_write(json, record.to_json().encode())
+        output.say(f"record: {json}")
+    output.say("")
+    output.result(benchmark.as_text(record))
