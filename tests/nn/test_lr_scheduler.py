@@ -30,6 +30,10 @@ def test_step_lr_drops_every_step_size_epochs() -> None:
         assert got == pytest.approx(wanted, rel=1e-12)
 
 
+def test_step_lr_can_drop_every_epoch() -> None:
+    assert rates_over(StepLR(make_optimizer(1.0), step_size=1, gamma=0.5), 4) == [[1.0], [0.5], [0.25], [0.125]]
+
+
 def test_lambda_lr_multiplies_the_initial_rate() -> None:
     one = LambdaLR(make_optimizer(0.5, 2.0), lambda epoch: 1 / (1 + epoch))
     assert rates_over(one, 3) == [[0.5, 2.0], [0.25, 1.0], [0.5 / 3, 2.0 / 3]]

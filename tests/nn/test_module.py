@@ -66,6 +66,7 @@ def test_a_shared_parameter_is_walked_once_and_saved_under_both_names() -> None:
     assert {"0.weight", "1.weight"} <= set(net.state_dict())
     twice = nn.Sequential(net, net)
     assert len(list(twice.modules())) == 4
+    assert {"0.0.bias", "1.0.bias"} <= set(twice.state_dict()) and len(list(twice.parameters())) == 3
     assert len(list(twice.children())) == 1
 
 

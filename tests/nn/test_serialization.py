@@ -292,6 +292,16 @@ def test_changed_data_is_named(whole: Path) -> None:
     assert "the checksum of 'flags/1' does not match" in refused(whole) or "'weights/w'" in refused(whole)
 
 
+@pytest.mark.parametrize(("old", "new"), [(b'"F32"', b'"I32"'), (b'"shape":[10]', b'"shape":[5,2]')])
+def test_changed_dtypes_and_shapes_are_refused(old: bytes, new: bytes, whole: Path) -> None:
+    data = whole.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = data[8 : 8 + size].replace(old, new)
+    assert header != data[8 : 8 + size]
+    whole.write_bytes(struct.pack("<Q", len(header)) + header + data[8 + size :])
+    assert "the checksum of 'weights/w' does not match" in refused(whole)
+
+
 def test_metadata_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     safetensors.numpy.save_file({"a": np.zeros(2)}, tmp_path / "file", metadata={"author": "x"})
     assert "none of gpucnn's" in refused(tmp_path / "file")

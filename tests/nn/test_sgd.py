@@ -196,6 +196,7 @@ def test_momentum_follows_a_module_that_moves() -> None:
         parameter.grad = gpucnn.tensor(np.array([1.0], dtype), device="cpu")
         optimizer.step()
     assert parameter.item() == 1.0 - 0.5 - 0.5 * 1.5
+    assert optimizer.state[parameter]["momentum_buffer"].dtype == np.float64
 
 
 # ---- construction ----------------------------------------------------------------------------------------------------
