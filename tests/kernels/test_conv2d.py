@@ -26,7 +26,9 @@ GEOMETRIES = {
     "one channel": Conv2dGeometry.of((1, 1, 9, 8), (7, 1, 3, 4)),
     "one filter": Conv2dGeometry.of((3, 7, 5, 5), (1, 7, 3, 3), padding="same"),
     "dilation": Conv2dGeometry.of((2, 6, 12, 11), (8, 6, 3, 3), padding=2, dilation=(2, 3)),
-    "stride and dilation share a factor": Conv2dGeometry.of((2, 8, 13, 14), (12, 8, 3, 3), stride=(4, 2), padding=3, dilation=(2, 4)),
+    "stride and dilation share a factor": Conv2dGeometry.of(
+        (2, 8, 13, 14), (12, 8, 3, 3), stride=(4, 2), padding=3, dilation=(2, 4)
+    ),
     "stride beyond the filter": Conv2dGeometry.of((2, 4, 12, 13), (4, 4, 2, 2), stride=5),
     "stride beyond the image": Conv2dGeometry.of((2, 4, 3, 4), (4, 4, 3, 3), stride=7, padding=1),
     "groups": Conv2dGeometry.of((2, 12, 7, 6), (24, 4, 3, 3), padding=1, groups=3),
@@ -58,7 +60,9 @@ def operands(g: Conv2dGeometry, operator: str, seed: int = 0) -> tuple[Array, ..
     return {"fprop": (x, w, bias), "dgrad": (dy, w), "wgrad": (x, dy)}[operator]
 
 
-def run(backend: Any, operator: str, arrays: tuple[Array, ...], g: Conv2dGeometry, instance: str | None = None) -> Array:
+def run(
+    backend: Any, operator: str, arrays: tuple[Array, ...], g: Conv2dGeometry, instance: str | None = None
+) -> Array:
     """The result on the host."""
     on_device = [backend.from_host(array) for array in arrays]
     result: Array = backend.to_host(getattr(conv2d, operator)(backend, *on_device, g, instance=instance))
@@ -127,6 +131,21 @@ def test_split_wgrad(backend: Any, instance: str) -> None:
     assert [launch.kernel for launch in launches] == [f"conv2d_wgrad_{instance}", "split_k_reduce"]
     assert launches[0].grid[1] > 1
     check_operator(actual, "wgrad", arrays, g)
+
+
+@pytest.mark.parametrize(
+    ("operator", "instance"), [(operator, instance) for operator in INSTANCES for instance in INSTANCES[operator]]
+)
+def test_infinity_reaches_only_the_results_that_see_it(backend: Any, operator: str, instance: str) -> None:
+    """Products beyond the end of a sum are 0 * 0; with 0 * x, infinite values would spoil results far away."""
+    channels = 5 if instance in ("64x64_scalar", "direct") else 4
+    g = Conv2dGeometry.of((2, channels, 9, 8), (channels, channels, 3, 3), stride=(1, 2), padding=1)
+    arrays = operands(g, operator)
+    arrays[0][0, 4, 1, 1] = np.inf  # of x or dy
+    with np.errstate(invalid="ignore"):
+        expected = getattr(reference, f"conv2d_{operator}")(*arrays, g).value
+    assert 0 < np.isfinite(expected).sum() < expected.size
+    np.testing.assert_array_equal(np.isfinite(run(backend, operator, arrays, g, instance)), np.isfinite(expected))
 
 
 @pytest.mark.parametrize("operator", INSTANCES)

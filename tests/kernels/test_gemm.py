@@ -66,7 +66,9 @@ def test_linear_forward(backend: Any, m: int, n: int, k: int) -> None:
     check(backend.to_host(backend.linear_forward(x_, w_, None)), reference.linear_forward, x, w, None)
 
 
-@pytest.mark.parametrize(("letters", "sizes"), [("nn", (9, 8, 8)), ("nt", (9, 8, 8)), ("tn", (8, 8, 9)), ("tt", (8, 8, 8))])
+@pytest.mark.parametrize(
+    ("letters", "sizes"), [("nn", (9, 8, 8)), ("nt", (9, 8, 8)), ("tn", (8, 8, 9)), ("tt", (8, 8, 8))]
+)
 def test_which_instance_runs(backend: Any, letters: str, sizes: tuple[int, int, int]) -> None:
     a, b = map(backend.from_host, operands(*sizes, letters))
     with backend.engine.record() as launches:

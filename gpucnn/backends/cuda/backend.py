@@ -1,8 +1,8 @@
 """The devices ``cuda`` and ``emulated``: the primitives of gpucnn/backends/base.py on the kernels in kernels/.
 
-One class serves both, for what differs is the engine underneath: ``CudaEngine`` launches cubins on CuPy arrays, ``EmulatorEngine`` runs
-the same ``.cu`` files on NumPy arrays. The launch code of each family of operators is a module of functions that take the backend
-first; here they are only gathered.
+One class serves both, for what differs is the engine underneath: ``CudaEngine`` launches cubins on CuPy arrays,
+``EmulatorEngine`` runs the same ``.cu`` files on NumPy arrays. The launch code of each family of operators is a module
+of functions that take the backend first; here they are only gathered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 class CudaBackend(Backend):
     """Primitives on one GPU, or on the emulator, in float32.
 
-    Modules of launch code use ``launch(file, kernel, grid, block, *arguments)``, ``empty(shape, dtype)``, ``xp`` and ``engine``.
+    Modules of launch code use ``launch(file, kernel, grid, block, *arguments)``, ``empty(shape, dtype)``, ``xp`` and
+    ``engine``.
     """
 
     float64 = False
@@ -62,7 +63,7 @@ class CudaBackend(Backend):
         """Raises what kernels found wrong in their data since the last check (ValueError for a label out of range)."""
         faults.check(self)
 
-    # ---- convolution ------------------------------------------------------------------------------------------------------
+    # ---- convolution -----------------------------------------------------------------------------
 
     def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
         return conv2d.fprop(self, x, w, bias, g)
@@ -76,7 +77,7 @@ class CudaBackend(Backend):
     def bias_grad(self, dy: Array) -> Array:
         return elementwise.bias_grad(self, dy)
 
-    # ---- pooling ----------------------------------------------------------------------------------------------------------
+    # ---- pooling ---------------------------------------------------------------------------------
 
     def max_pool2d_forward(self, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
         return pool2d.max_forward(self, x, g)
@@ -90,7 +91,7 @@ class CudaBackend(Backend):
     def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
         return pool2d.avg_backward(self, dy, g, count_include_pad, divisor)
 
-    # ---- elementwise and normalisation ------------------------------------------------------------------------------------
+    # ---- elementwise and normalisation -----------------------------------------------------------
 
     def relu_forward(self, x: Array) -> Array:
         return elementwise.relu_forward(self, x)
@@ -109,7 +110,7 @@ class CudaBackend(Backend):
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
         return elementwise.dropout(self, x, p, key)
 
-    # ---- matrices ---------------------------------------------------------------------------------------------------------
+    # ---- matrices --------------------------------------------------------------------------------
 
     def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
         return linear.matmul(self, a, b, transpose_a, transpose_b)
@@ -117,7 +118,7 @@ class CudaBackend(Backend):
     def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
         return linear.linear_forward(self, x, w, bias)
 
-    # ---- loss -------------------------------------------------------------------------------------------------------------
+    # ---- loss ------------------------------------------------------------------------------------
 
     def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         return cross_entropy.forward(self, logits, labels)
@@ -125,12 +126,12 @@ class CudaBackend(Backend):
     def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
         return cross_entropy.backward(self, dlosses, logits, labels, log_sum_exp)
 
-    # ---- indexing ---------------------------------------------------------------------------------------------------------
+    # ---- indexing --------------------------------------------------------------------------------
 
     def scatter_add(self, size: int, positions: Array, values: Array) -> Array:
         return scatter.add(self, size, positions, values)
 
-    # ---- optimizers -------------------------------------------------------------------------------------------------------
+    # ---- optimizers ------------------------------------------------------------------------------
 
     def sgd_step(
         self,

@@ -1,8 +1,8 @@
 """Which convolution kernel runs for which sizes, and its launch.
 
-Everything is chosen by the geometry and by the arrays' alignment, so that a run can be repeated bit by bit. An *instance* is the end
-of a kernel's name: ``128x64_vec4``, ``64x128_vec4``, ``64x64_vec4``, ``64x64_scalar`` (tiles of kernels/conv2d_simt.cu: rows x columns) or
-``direct`` (kernels/conv2d_direct.cu). Tests and benchmarks may ask for one.
+Everything is chosen by the geometry and by the arrays' alignment, so that a run can be repeated bit by bit. An
+*instance* is the end of a kernel's name: ``128x64_vec4``, ``64x128_vec4``, ``64x64_vec4``, ``64x64_scalar`` (tiles of
+kernels/conv2d_simt.cu: rows x columns) or ``direct`` (kernels/conv2d_direct.cu). Tests and benchmarks may ask for one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ FEW_CHANNELS = 4  # in and out of a group: tiles would be nearly empty, the dire
 MOST_PIXELS = 1 << 30  # of one tensor: kernels count pixels in int
 
 
-def fprop(backend: Any, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, instance: str | None = None) -> Array:
+def fprop(
+    backend: Any, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, instance: str | None = None
+) -> Array:
     """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,) or None."""
     _check_pixels("fprop", g)
     y = backend.empty(g.output_shape)
@@ -127,6 +129,6 @@ def _check_pixels(operator: str, g: Conv2dGeometry) -> None:
     pixels = max(g.N * g.H * g.W, g.N * g.P * g.Q)
     if pixels > MOST_PIXELS or g.K * g.R * g.S * (g.C // g.groups) > MOST_PIXELS:
         raise ValueError(
-            f"conv2d {operator}: at most {MOST_PIXELS} pixels (N*H*W, N*P*Q) and filter elements in one launch, got {g}; "
-            "split the batch"
+            f"conv2d {operator}: at most {MOST_PIXELS} pixels (N*H*W, N*P*Q) and filter elements in one launch, "
+            f"got {g}; split the batch"
         )

@@ -1,6 +1,7 @@
-"""Split-K: many blocks share one long sum, each leaves a partial sum, and a second kernel adds those up in a fixed order.
+"""Split-K: many blocks share one long sum, and a second kernel adds their partial sums up in a fixed order.
 
-The number of parts follows from the sizes alone, never from the GPU or from timing, so that results are the same bits everywhere.
+The number of parts follows from the sizes alone, never from the GPU or from timing, so that results are the same bits
+everywhere.
 """
 
 from __future__ import annotations
