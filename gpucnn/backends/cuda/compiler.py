@@ -234,7 +234,8 @@ def _compile(nvrtc: Any, program: Program, options: tuple[str, ...]) -> tuple[by
             log = nvrtc.getProgramLog(handle).strip()
             return None, f"{error}\n{log}" if log else str(error), time.perf_counter() - started
         if any("compute_" in option for option in options):
-            image = nvrtc.getPTX(handle).encode()
+            image = nvrtc.getPTX(handle)
+            image = image.encode() if isinstance(image, str) else image  # bytes since CuPy 14
         else:
             image = nvrtc.getCUBIN(handle) + b"\0"  # the binding takes a cubin's last byte for the end of a string
         return image, nvrtc.getProgramLog(handle), time.perf_counter() - started
