@@ -1,7 +1,8 @@
 """What this machine offers gpucnn, what it lacks, and the command that mends it: the findings behind `gpucnn doctor`.
 
-Every check stands alone and turns whatever goes wrong into a finding, so that a broken CuPy does not hide a missing compiler.
-Only `default_device_works` decides the exit code: a missing GPU is no fault on a machine that trains on its CPU.
+Every check stands alone and turns whatever goes wrong into a finding, so that a broken CuPy does not hide a missing
+compiler. Only `default_device_works` decides the exit code: a missing GPU is no fault on a machine that trains on
+its CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpucnn.backends.cuda.precompile import KernelState
 
 OK, MISSING, NOTE = "ok", "missing", "note"
 
@@ -66,7 +70,9 @@ def default_device_works() -> tuple[bool, Finding]:
 def _python() -> Iterator[Finding]:
     import gpucnn
 
-    yield Finding("Python", OK, f"{platform.python_version()} ({sys.executable}) on {platform.system()} {platform.machine()}")
+    yield Finding(
+        "Python", OK, f"{platform.python_version()} ({sys.executable}) on {platform.system()} {platform.machine()}"
+    )
     yield Finding("gpucnn", OK, f"{gpucnn.__version__} in {os.path.dirname(gpucnn.__file__)}")
 
 
@@ -80,7 +86,9 @@ def _numpy() -> Iterator[Finding]:
     if blas:
         yield Finding("NumPy", OK, f"{np.__version__} with {'; '.join(map(str, blas))}")
     else:
-        yield Finding("NumPy", NOTE, f"{np.__version__}; threadpoolctl does not know its BLAS, so its threads cannot be set")
+        yield Finding(
+            "NumPy", NOTE, f"{np.__version__}; threadpoolctl does not know its BLAS, so its threads cannot be set"
+        )
 
 
 def _driver() -> Iterator[Finding]:
@@ -94,7 +102,9 @@ def _driver() -> Iterator[Finding]:
         yield Finding("driver", OK, f"serves CUDA up to {cuda}")
     for gpu in found.devices:
         capability = ".".join(map(str, gpu.capability))
-        yield Finding(f"GPU {gpu.index}", OK, f"{gpu.name}, compute capability {capability}, {gpu.memory / 2**30:.1f} GiB")
+        yield Finding(
+            f"GPU {gpu.index}", OK, f"{gpu.name}, compute capability {capability}, {gpu.memory / 2**30:.1f} GiB"
+        )
 
 
 def _cupy() -> Iterator[Finding]:
@@ -172,45 +182,55 @@ def _folders() -> Iterator[Finding]:
         if os.access(folder, os.W_OK):
             yield Finding("cache", OK, f"{folder}")
         else:
-            yield Finding("cache", MISSING, f"{folder} cannot be written", "export GPUCNN_CACHE_DIR=$HOME/.cache/gpucnn")
+            yield Finding(
+                "cache", MISSING, f"{folder} cannot be written", "export GPUCNN_CACHE_DIR=$HOME/.cache/gpucnn"
+            )
     for variable in settings.VARIABLES:
         if variable.name in os.environ:
             yield Finding("environment", NOTE, f"{variable.name}={os.environ[variable.name]}")
 
 
 def _kernels() -> Iterator[Finding]:
-    """Each source's state for each kind of GPU here, without compiling anything."""
-    from gpucnn import cupy_choice
-    from gpucnn.backends.cuda import compiler, driver
-    from gpucnn.backends.cuda.cache import KernelCache
-    from gpucnn.backends.declarations import kernel_sources
+    """Each source's state for the GPUs here or, without one, for every architecture; nothing is compiled."""
+    from itertools import groupby
 
-    sources = list(kernel_sources())
-    if not sources:
-        yield Finding("kernels", MISSING, "no .cu files are installed with the package", "pip install --force-reinstall gpucnn")
-        return
-    if not driver.query().devices or not cupy_choice.installed_cupy():
-        yield Finding("kernels", NOTE, f"{len(sources)} sources; no GPU to compile them for (gpucnn doctor --compile builds them all)")
-        return
-    cache = KernelCache()
-    for architecture in sorted({compiler.architecture_of(gpu.capability) for gpu in driver.query().devices}):
-        for source in sources:
-            program = compiler.Program.read(source)
-            entry = cache.lookup(program.cache_name(architecture))
-            state = "compiled" if entry is not None else "compiled on first use" if program.rare else "not compiled"
-            subject = f"{program.name} sm_{architecture.removeprefix('compute_')}"
-            if state == "not compiled":
-                yield Finding(subject, MISSING, state, "gpucnn doctor --compile")
-            else:
-                yield Finding(subject, OK, state)
+    from gpucnn import cuda
+    from gpucnn.backends.cuda import compiler, driver
+
+    has_gpu = bool(driver.devices())
+    try:
+        compiler.load_nvrtc()
+        states = cuda.compile_state(None if has_gpu else compiler.ARCHITECTURES)
+    except compiler.CompileError:
+        states = cuda.compile_state()
+    for source, group in groupby(states, key=lambda state: state.source):
+        yield _source_finding(source, list(group), has_gpu)
+
+
+def _source_finding(source: str, states: list[KernelState], has_gpu: bool) -> Finding:
+    failed = next((state for state in states if state.error is not None), None)
+    if failed is not None:
+        return Finding(source, MISSING, " ".join(str(failed.error).split()), "gpucnn doctor --compile")
+    kernels = f"{len(states[0].kernels)} kernel{'s' if len(states[0].kernels) != 1 else ''}"
+    compiled = [f"sm_{state.architecture}" for state in states if state.state == "compiled"]
+    if len(compiled) == len(states):
+        return Finding(source, OK, f"{kernels} compiled for {', '.join(compiled)}")
+    text = f"{kernels} compiled for {', '.join(compiled)} only" if compiled else f"{kernels} not compiled"
+    if not has_gpu:
+        return Finding(source, NOTE, f"{text}: there is no GPU")
+    return Finding(source, NOTE, f"{text}: compiled on first use", "gpucnn doctor --compile")
 
 
 def compile_kernels() -> Iterator[Finding]:
     """Compile every kernel for the GPUs here, or for every architecture where there is none, and say how that went."""
-    from gpucnn.backends.cuda import compiler, driver
+    from gpucnn import cuda
+    from gpucnn.backends.cuda import compiler, precompile
 
-    found = sorted({compiler.architecture_of(gpu.capability) for gpu in driver.query().devices})
-    report: Any = compiler.compile_all(found or None, check=False)
+    try:
+        report = cuda.compile_all(precompile.visible_architectures() or None, check=False)
+    except compiler.CompileError as error:
+        yield Finding("compiling", MISSING, " ".join(str(error).split()))
+        return
     for built in report.built:
         subject = f"{built.source} sm_{built.architecture}"
         if built.error is not None:

@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles, a cache folder of the test run's own, the emulator at its strictest, the real data."""
+"""What all tests share: hypothesis profiles, a cache folder of their own, the emulator at its strictest, real data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# `quick` draws the same few cases in every run; `--hypothesis-profile=full` (make test-full) draws many, and other ones each time.
+# `quick` draws the same few cases in every run; `--hypothesis-profile=full` (make test-full) draws many, and other
+# ones each time.
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(
     "quick", max_examples=12, derandomize=True, database=None, deadline=None, suppress_health_check=_SLOW_IS_FINE
@@ -21,7 +22,8 @@ settings.register_profile(
 )
 settings.load_profile("quick")
 
-# Set before anything imports gpucnn. Workers of pytest-xdist inherit both from the process that starts them, so they share one cache.
+# Set before anything imports gpucnn. Workers of pytest-xdist inherit both from the process that starts them, so they
+# share one cache.
 os.environ.setdefault("GPUCNN_EMULATOR", "strict")
 _own_cache = None
 if "GPUCNN_CACHE_DIR" not in os.environ:
@@ -77,7 +79,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if gpu_problem and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=f"no usable GPU: {gpu_problem}"))
         if no_data and item.get_closest_marker("data"):
-            item.add_marker(pytest.mark.skip(reason="no real data: set GPUCNN_DATA to a folder with cifar-10-batches-py/ and mnist/"))
+            item.add_marker(
+                pytest.mark.skip(
+                    reason="no real data: set GPUCNN_DATA to a folder with cifar-10-batches-py/ and mnist/"
+                )
+            )
 
 
 def _gpu_problem() -> str | None:

@@ -1,4 +1,4 @@
-"""The lecture's benchmark: training speed of the lecture network in examples/sec, beside PyTorch where it is installed."""
+"""The lecture's benchmark: training speed of the lecture network, beside PyTorch where it is installed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Who is measured: gpucnn and PyTorch, each as an object that takes training steps on batches of the same pipeline.
 
-A step is what the tutorial's step is: forward, mean cross-entropy, backward, SGD with weight decay on two layers, and the
-moving average of all weights.
+A step is what the tutorial's step is: forward, mean cross-entropy, backward, SGD with weight decay on two layers,
+and the moving average of all weights.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def contestants(device: str | None, peers: bool) -> list[Contestant]:
     """
     from gpucnn.backends.cuda import driver
 
-    devices = [device] if device else ["cpu", *(["cuda:0"] if driver.available() else [])]
+    devices = [device] if device else ["cpu", *(["cuda:0"] if driver.is_available() else [])]
     chosen = []
     for place in devices:
         chosen.append(Contestant("gpucnn", place, "channels_last"))

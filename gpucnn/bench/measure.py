@@ -31,7 +31,7 @@ class Options:
         steps: training steps in a repeat.
         repeats: how often each contestant is timed; they take turns.
         device: "cpu", "cuda", "cuda:1" or "emulated"; None measures the CPU and the GPU, where there is one.
-        synthetic: leave the input pipeline out and train on a few random batches that are ready before the timer starts.
+        synthetic: leave the input pipeline out: train on a few random batches, ready before the timer starts.
         data_dir: a folder with CIFAR-10, as for training.
         peers: whether PyTorch is measured too, where it is installed.
         memory: whether each is also run in a process of its own, for its peak memory.
@@ -58,7 +58,8 @@ class Options:
 def measure(options: Options, say: Callable[[str], None] = lambda line: None) -> Record:
     """Measure everybody; `say` is told what is going on, a line each.
 
-    Raises ValueError or DataError where data was asked for that cannot be had, and RuntimeError for a device without use.
+    Raises ValueError or DataError where data was asked for that cannot be had, and RuntimeError for a device without
+    use.
     """
     from gpucnn import device
 
@@ -115,9 +116,7 @@ def device_name(device: str) -> str:
     return f"{device} on {machine.cpu_name()}"
 
 
-def _feeds(
-    options: Options, measured: list[Contestant], say: Callable[[str], None]
-) -> tuple[str, dict[str, Batches]]:
+def _feeds(options: Options, measured: list[Contestant], say: Callable[[str], None]) -> tuple[str, dict[str, Batches]]:
     """The input's name, and for each device that batches are handed over on a source of them."""
     places = {contestant.feed for contestant in measured}
     if options.synthetic:
@@ -143,7 +142,7 @@ def _pipeline(dataset: Any, device: str, batch_size: int) -> Batches:
             for batch in itertools.islice(epoch, left):
                 left -= 1
                 yield batch
-            epoch.close()  # type: ignore[attr-defined]  # its thread stops while another contestant is timed
+            epoch.close()  # its thread stops while another contestant is timed
 
     return batches
 
@@ -152,7 +151,8 @@ def _ready(device: str, batch_size: int) -> Batches:
     from gpucnn import tensor
 
     ready = [
-        (tensor(images, device=device), tensor(labels, device=device)) for images, labels in synthetic_batches(batch_size)
+        (tensor(images, device=device), tensor(labels, device=device))
+        for images, labels in synthetic_batches(batch_size)
     ]
     return lambda count: itertools.islice(itertools.cycle(ready), count)
 

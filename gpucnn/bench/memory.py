@@ -2,8 +2,8 @@
 
     python -m gpucnn.bench.memory gpucnn cpu channels_last 128
 
-prints the peak resident size in bytes after training steps on synthetic batches. PyTorch's process imports NumPy and this
-package's frame besides PyTorch, but no part of gpucnn that computes.
+prints the peak resident size in bytes after training steps on synthetic batches. PyTorch's process imports NumPy and
+this package's frame besides PyTorch, but no part of gpucnn that computes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from typing import Any
 
 SCHEMA = 1
 
-# A. Lazorenko, "TensorFlow performance test: CPU VS GPU" (2017): TensorFlow's CIFAR-10 tutorial, batch 128, input included.
+# A. Lazorenko, "TensorFlow performance test: CPU VS GPU" (2017): TensorFlow's CIFAR-10 tutorial, batch 128, input
+# included.
 LECTURE_ROWS = (
     ("2 x AMD Opteron 6168", 440.0),
     ("i7-7500U", 415.0),

@@ -8,14 +8,15 @@ HEADINGS = ("device", "framework", "examples/sec", "20% to 80%", "x i7-7500U", "
 
 
 def rows(record: Record) -> list[tuple[str, ...]]:
-    """The cells below HEADINGS: the lecture's four rows first, then this machine's, each framework in its faster layout.
+    """The cells below HEADINGS: the lecture's four rows, then this machine's, each framework in its faster layout.
 
     The last two columns are ratios of medians: to gpucnn on this machine's CPU, and to PyTorch on the same device.
     """
     best = record.best()
     medians = {(result.framework, result.device): result.median for result in best}
-    cells = [
-        (name, "TensorFlow, 2017", f"{speed:,.0f}", "", _ratio(speed, LECTURE_I7), "", "") for name, speed in LECTURE_ROWS
+    cells: list[tuple[str, ...]] = [
+        (name, "TensorFlow, 2017", f"{speed:,.0f}", "", _ratio(speed, LECTURE_I7), "", "")
+        for name, speed in LECTURE_ROWS
     ]
     for result in best:
         low, high = result.spread
@@ -52,8 +53,8 @@ def notes(record: Record) -> list[str]:
     blas = record.machine.get("blas") or []
     threads = f"{blas[0]['name']} with {blas[0]['threads']} threads" if blas else "unknown BLAS"
     lines = [
-        f"training the {record.network} network, batch {record.batch_size}, float32: median of {record.repeats} repeats of"
-        f" {record.steps} steps; {pipeline}",
+        f"training the {record.network} network, batch {record.batch_size}, float32: median of {record.repeats}"
+        f" repeats of {record.steps} steps; {pipeline}",
         f"{record.date}, commit {str(record.machine.get('commit', 'unknown'))[:12]}; {named}; {threads}",
     ]
     for gpu in record.machine.get("gpus") or []:
@@ -68,7 +69,10 @@ def as_text(record: Record) -> str:
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
     lines = []
     for row in table:
-        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, "", *memory_lines(record), *notes(record)])

@@ -49,7 +49,7 @@ class LectureNetwork(nn.Module):
 
 
 class LectureTrainer:
-    """Training steps of the lecture network in PyTorch eager, float32: SGD, weight decay, moving average of the weights.
+    """Training steps of the lecture network in PyTorch eager, float32: SGD, weight decay, moving average of weights.
 
     Args:
         device: "cpu" or "cuda" or "cuda:<index>", PyTorch's names.
@@ -73,7 +73,7 @@ class LectureTrainer:
         self.steps = 0
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> Any:
-        """One training step on float32 images (N, 3, 24, 24), any strides, and integer labels (N,); the loss as a tensor."""
+        """One training step on images (N, 3, 24, 24), float32, any strides, and labels (N,); the loss as a tensor."""
         x = torch.from_numpy(images).to(self.device, memory_format=self.memory_format, non_blocking=True)
         y = torch.from_numpy(labels).to(self.device, torch.int64, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,8 +1,8 @@
 """The command line: `gpucnn train | eval | predict | bench | doctor`, also as `python -m gpucnn`.
 
-Exit codes: 0, 1 for a run that failed, 2 for bad input, 130 after Ctrl-C and 143 after SIGTERM; bad input is one line on
-standard error. typer and rich are imported in this folder and nowhere else, and what a command needs is imported inside it, so
-that `gpucnn --version` and `gpucnn --help` answer at once.
+Exit codes: 0, 1 for a run that failed, 2 for bad input, 130 after Ctrl-C and 143 after SIGTERM; bad input is one
+line on standard error. typer and rich are imported in this folder and nowhere else, and what a command needs is
+imported inside it, so that `gpucnn --version` and `gpucnn --help` answer at once.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def _options(
         raise typer.Exit
 
 
-# BadParameter, UsageError, ClickException: the base of all that typer says of a command line, whichever click it carries.
+# BadParameter, UsageError, ClickException: the base of all that typer says of a command line, whichever click it
+# carries.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 

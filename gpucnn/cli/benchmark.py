@@ -18,9 +18,15 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", help="How often each is timed; they take turns.")] = 5,
     synthetic: Annotated[bool, typer.Option("--synthetic", help="Leave the input pipeline out.")] = False,
     data_dir: DataDir = None,
-    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Measure PyTorch too, where it is installed.")] = True,
-    memory: Annotated[bool, typer.Option("--memory", help="Also measure peak memory, in processes of their own.")] = False,
-    json: Annotated[Path | None, typer.Option("--json", help="Write the record, with every repeat, to this file.")] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Measure PyTorch too, where it is installed.")
+    ] = True,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also measure peak memory, in processes of their own.")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the record, with every repeat, to this file.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Measure nothing: print this record as a table in Markdown.")
     ] = None,

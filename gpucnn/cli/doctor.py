@@ -11,7 +11,10 @@ from gpucnn.cli.output import Output
 
 def doctor(
     compile_kernels: Annotated[
-        bool, typer.Option("--compile", help="Compile every kernel: for the GPUs here, or for every architecture without one.")
+        bool,
+        typer.Option(
+            "--compile", help="Compile every kernel: for the GPUs here, or for every architecture without one."
+        ),
     ] = False,
 ) -> None:
     """Say what this machine has, what is missing and the command that mends it."""

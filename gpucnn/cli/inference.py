@@ -21,12 +21,16 @@ BATCH = 128
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="A run's folder or checkpoint; default: the newest in runs/.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run's folder or checkpoint; default: the newest in runs/.")
+    ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Default: the data set that the run trained on.")] = None,
     data_dir: DataDir = None,
     device: DeviceOption = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a step.")] = BATCH,
-    weights: Annotated[bool, typer.Option("--weights", help="The weights themselves, not their moving average.")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="The weights themselves, not their moving average.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Loss and accuracy of a trained network on the test images."""
@@ -41,13 +45,17 @@ def evaluate(
         raise ValueError(f"{name} has {len(images.classes)} classes, the run's network {len(loaded.classes)}")
     metrics = training.evaluate(loaded.model, loaded.test_loader(images, batch_size))
     kind = "the moving average of the weights" if loaded.averaged else "the weights"
-    output.say(f"{loaded.config.model} after {loaded.epoch} epochs, {kind}, on the {len(images)} test images of {images.name}")
+    output.say(
+        f"{loaded.config.model} after {loaded.epoch} epochs, {kind}, on the {len(images)} test images of {images.name}"
+    )
     output.result(f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}")
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, of any size.")],
-    run: Annotated[Path | None, typer.Option("--run", help="A run's folder or checkpoint; default: the newest in runs/.")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="A run's folder or checkpoint; default: the newest in runs/.")
+    ] = None,
     top: Annotated[int, typer.Option("--top", help="How many classes to name for each image.")] = 3,
     device: DeviceOption = None,
     quiet: Quiet = False,
@@ -64,7 +72,7 @@ def predict(
     place = usable_device(device)
     loaded = training.load_run(run or newest_run(), place)
     name = loaded.config.data or ""
-    side = SIDES.get(name, loaded.model.input_shape[1])  # type: ignore[union-attr, index]
+    side = SIDES.get(name, loaded.model.input_shape[1])
     pictures = np.stack([open_image(path, side, name in GREY, output) for path in images])
     _, transform = training.transforms(loaded.model, name)
     for start in range(0, len(images), BATCH):
@@ -78,9 +86,10 @@ def predict(
 
 
 def open_image(path: Path, side: int, grey: bool, output: Output) -> NDArray[np.uint8]:
-    """A picture as uint8 (side, side, C): turned upright, C = 1 or 3, its shorter side scaled to `side`, its middle cut out.
+    """A picture as uint8 (side, side, C), C 1 or 3: turned upright, shorter side scaled to `side`, middle cut out.
 
-    Raises ValueError for a file that is no picture, or one that is cut off or absurdly large, and OSError for a missing one.
+    Raises ValueError for a file that is no picture, or one that is cut off or absurdly large, and OSError for a
+    missing one.
     """
     import warnings
 
@@ -94,10 +103,18 @@ def open_image(path: Path, side: int, grey: bool, output: Output) -> NDArray[np.
         try:
             with Image.open(file) as opened:
                 size, was = opened.size, opened.mode
-                picture = ImageOps.fit(ImageOps.exif_transpose(opened).convert(mode), (side, side), Image.Resampling.BICUBIC)
+                picture = ImageOps.fit(
+                    ImageOps.exif_transpose(opened).convert(mode), (side, side), Image.Resampling.BICUBIC
+                )
         except UnidentifiedImageError:
             raise ValueError(f"{path}: not an image that can be read") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombWarning,
+            Image.DecompressionBombError,
+        ) as error:
             raise ValueError(f"{path}: not an image that can be read ({error})") from None
     changes = []
     if size != (side, side):

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from gpucnn.device import Device
 
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or emulated; default: cuda where a GPU is usable, else cpu.")
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1 or emulated; default: cuda where a GPU is usable, else cpu."),
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="A folder that holds the data set.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]

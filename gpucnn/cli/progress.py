@@ -54,7 +54,7 @@ class Lines:
 
 
 class Bar:
-    """A bar for the epoch with examples/sec, loss, accuracy and the time left; above it a line for each epoch that has ended."""
+    """A bar for the epoch with examples/sec, loss, accuracy and time left; above it a line for each epoch before."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

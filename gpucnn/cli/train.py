@@ -17,17 +17,22 @@ if TYPE_CHECKING:
 def train(
     model: Annotated[str | None, typer.Option("--model", help="lecture, lenet5, ...; default: lecture.")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="cifar10, mnist or shapes; default: the set that the model is made for.")
+        str | None,
+        typer.Option("--data", help="cifar10, mnist or shapes; default: the set that the model is made for."),
     ] = None,
     data_dir: DataDir = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images; default: 10.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the training images; default: 10.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Examples a step.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     momentum: Annotated[float | None, typer.Option("--momentum", help="Momentum of SGD.")] = None,
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Weight decay.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order and augmentation; default: 0.")] = None,
     device: DeviceOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The run's folder; default: runs/<model-data-time>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; default: runs/<model-data-time>.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out already.")] = False,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
     checkpoint_steps: Annotated[
@@ -86,6 +91,8 @@ def _told(summary: Summary) -> str:
         if averaged is None:
             lines.append(f"test accuracy {weights:.2%}")
         else:
-            lines.append(f"test accuracy {averaged:.2%} with the moving average of the weights, {weights:.2%} with the weights")
+            lines.append(
+                f"test accuracy {averaged:.2%} with the moving average of the weights, {weights:.2%} with the weights"
+            )
     lines.append(f"run: {summary.folder}")
     return "\n".join(lines)

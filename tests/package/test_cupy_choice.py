@@ -1,4 +1,4 @@
-"""Which CuPy the Makefile installs, for the machines that nvidia-smi can describe and the environments that pip can show."""
+"""Which CuPy the Makefile installs, by what nvidia-smi says of the machine and pip of the environment."""
 
 from __future__ import annotations
 

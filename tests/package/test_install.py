@@ -1,4 +1,4 @@
-"""The wheel and the sdist, built from the checkout, installed outside it, and used there: a training step on cpu and emulated."""
+"""The wheel and the sdist, installed outside the checkout and used there: training steps on cpu and emulated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ for device in sys.argv[1:]:
         loss.backward()
         optimizer.step()
     losses[device] = loss.item()
-print(json.dumps({"file": gpucnn.__file__, "kernels": str(settings.kernels_path()), "version": gpucnn.__version__, "losses": losses}))
+told = {"file": gpucnn.__file__, "kernels": str(settings.kernels_path()), "version": gpucnn.__version__}
+print(json.dumps({**told, "losses": losses}))
 """
 
 
@@ -44,7 +45,12 @@ def run(*command: str | Path, **options: object) -> str:
     """Standard output of a command that must succeed, run without this checkout on the module path."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "GPUCNN_DEVICE")}
     done = subprocess.run(
-        [str(part) for part in command], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options
+        [str(part) for part in command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        **options,
     )  # type: ignore[call-overload]
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return str(done.stdout)
@@ -116,10 +122,12 @@ def test_installed_outside_the_checkout_it_trains_a_step(archives: dict[str, Pat
     venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(home)
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     paths = json.loads(run(python, "-c", "import json, sysconfig; print(json.dumps(sysconfig.get_paths()))"))
-    # The dependencies are borrowed from the environment that runs the tests; its own gpucnn is not: a .pth file's folders are
-    # searched, but the .pth files in them (an editable install) are not read.
+    # The dependencies are borrowed from the environment that runs the tests; its own gpucnn is not: a .pth file's
+    # folders are searched, but the .pth files in them (an editable install) are not read.
     borrowed = sysconfig.get_paths()["purelib"]
-    assert not (Path(borrowed) / "gpucnn").exists(), "the tests' environment has gpucnn as files, which would be borrowed too"
+    assert not (Path(borrowed) / "gpucnn").exists(), (
+        "the tests' environment has gpucnn as files, which would be borrowed too"
+    )
     Path(paths["purelib"], "borrowed.pth").write_text(borrowed + "\n")
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "--quiet")
     run(*pip, "--no-index", "--no-deps", "--no-build-isolation", archives[kind], cwd=tmp_path)
