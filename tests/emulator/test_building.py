@@ -74,7 +74,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler, and none of g\+\+, c\+\+, clang\+\+ is there"):
         EmulatorEngine()
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
-    with pytest.raises(RuntimeError, match="CXX names 'no-such-compiler', which cannot be run"):
+    with pytest.raises(RuntimeError, match=r"CXX names 'no-such-compiler', which cannot be run"):
         EmulatorEngine()
 
 
@@ -97,9 +97,9 @@ def test_other_platforms(monkeypatch: pytest.MonkeyPatch, system: str, machine: 
 
 
 def test_wrong_options() -> None:
-    with pytest.raises(ValueError, match="mode must be 'strict' or 'fast', got 'quick'"):
+    with pytest.raises(ValueError, match=r"mode must be 'strict' or 'fast', got 'quick'"):
         EmulatorEngine("quick")
-    with pytest.raises(ValueError, match="arch must be one of 50, .* got 42"):
+    with pytest.raises(ValueError, match=r"arch must be one of 50, .* got 42"):
         EmulatorEngine(arch=42)
 
 
@@ -157,9 +157,13 @@ ctypes.string_at(8)
 def test_guards_are_a_gigabyte() -> None:
     """The promise that the tests of out-of-bounds accesses rest on, read from the process's own memory map."""
     x = np.ones(64, np.float32)
-    Launcher(EmulatorEngine("fast"), Path(__file__).parent / "kernels")("broken.cu", "read_at", 1, 32, x, np.ones(32, np.float32), 0)
+    Launcher(EmulatorEngine("fast"), Path(__file__).parent / "kernels")(
+        "broken.cu", "read_at", 1, 32, x, np.ones(32, np.float32), 0
+    )
     lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
     guards = [
-        int(line[0].split("-")[1], 16) - int(line[0].split("-")[0], 16) for line in lines if line[1] == "---p" and len(line) == 5
+        int(line[0].split("-")[1], 16) - int(line[0].split("-")[0], 16)
+        for line in lines
+        if line[1] == "---p" and len(line) == 5
     ]
     assert sum(size >= 2**30 for size in guards) >= 4, "two arrays, each with a guard below and one above"

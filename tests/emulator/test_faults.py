@@ -95,7 +95,7 @@ def test_null_pointer(either: Launcher) -> None:
 
 @pytest.mark.parametrize("shift", [1, 2, 3])
 def test_misaligned_vector(strict: Launcher, marked_line: Callable[[str], int], shift: int) -> None:
-    with pytest.raises(MisalignedAccess, match="misaligned address .* needs 16 bytes") as caught:
+    with pytest.raises(MisalignedAccess, match=r"misaligned address .* needs 16 bytes") as caught:
         strict("broken.cu", "misaligned", 1, 32, ones(64), ones(32), shift)
     assert caught.value.line == marked_line("misaligned")
 
@@ -115,7 +115,7 @@ def test_index_overflow(strict: Launcher, marked_line: Callable[[str], int]) -> 
 
 
 def test_shift(strict: Launcher, marked_line: Callable[[str], int]) -> None:
-    with pytest.raises(UndefinedBehaviour, match="shift of 1 .* by 3[2-9]") as caught:
+    with pytest.raises(UndefinedBehaviour, match=r"shift of 1 .* by 3[2-9]") as caught:
         strict("broken.cu", "shift_too_far", 1, 8, ones(8, np.int32), 28)
     assert caught.value.line == marked_line("shift_too_far")
 
@@ -136,7 +136,7 @@ def test_shared_array_overrun(strict: Launcher, marked_line: Callable[[str], int
 
 @pytest.mark.parametrize("index", [64, 2**20])
 def test_dynamic_shared_overrun(either: Launcher, marked_line: Callable[[str], int], index: int) -> None:
-    with pytest.raises(OutOfBounds, match="of the block's .* bytes of shared memory") as caught:
+    with pytest.raises(OutOfBounds, match=r"of the block's .* bytes of shared memory") as caught:
         either("broken.cu", "dynamic_overrun", 1, 64, ones(64), index, shared_mem=256)
     assert caught.value.thread == (5, 0, 0)
     assert caught.value.line == marked_line("dynamic_overrun")
@@ -168,14 +168,16 @@ def test_unwritten_shared_memory(strict: Launcher) -> None:
 
 
 def test_divergent_barrier(either: Launcher, marked_line: Callable[[str], int]) -> None:
-    with pytest.raises(BarrierFault, match="waits at the barrier .* while thread .* waits at the barrier") as caught:
+    with pytest.raises(BarrierFault, match=r"waits at the barrier .* while thread .* waits at the barrier") as caught:
         either("broken.cu", "divergent_barrier", 1, 64, ones(64))
     first = marked_line("divergent_barrier")
     assert caught.value.line == first + 2 and f"broken.cu:{first}" in str(caught.value)
 
 
 def test_thread_leaves_while_others_wait(either: Launcher, marked_line: Callable[[str], int]) -> None:
-    with pytest.raises(BarrierFault, match=r"leaves the kernel while thread \(0, 0, 0\) waits at the barrier") as caught:
+    with pytest.raises(
+        BarrierFault, match=r"leaves the kernel while thread \(0, 0, 0\) waits at the barrier"
+    ) as caught:
         either("broken.cu", "early_exit", 1, 64, ones(64), 40)
     assert caught.value.thread == (40, 0, 0)
     assert caught.value.line == marked_line("early_exit")
@@ -196,7 +198,9 @@ def test_warp_collective(either: Launcher, marked_line: Callable[[str], int], ke
 
 
 def test_order_of_threads(strict: Launcher) -> None:
-    with pytest.raises(OrderDependence, match=r"y\[0\] differs between threads and blocks run forward and run reversed"):
+    with pytest.raises(
+        OrderDependence, match=r"y\[0\] differs between threads and blocks run forward and run reversed"
+    ):
         strict("broken.cu", "order_of_threads", 1, 64, ones(1))
 
 
@@ -221,7 +225,7 @@ def test_cp_async_out_of_bounds(strict: Launcher, marked_line: Callable[[str], i
 
 
 def test_cp_async_misaligned(either: Launcher, marked_line: Callable[[str], int]) -> None:
-    with pytest.raises(MisalignedAccess, match="cp.async of 16 bytes") as caught:
+    with pytest.raises(MisalignedAccess, match=r"cp.async of 16 bytes") as caught:
         either("broken.cu", "copy_misaligned", 1, 32, ones(128), ones(32))
     assert caught.value.line == marked_line("copy_misaligned")
 

@@ -1,7 +1,9 @@
-"""The device ``emulated``: CUDA kernels compiled for the CPU, a block's threads as fibers, every fault a Python exception.
+"""The device ``emulated``: CUDA kernels compiled for the CPU, a block's threads as fibers, every fault a
+Python exception.
 
-``engine.py`` is what the CUDA backend's Python calls, and says how a launch is checked and how to step through a kernel in gdb;
-``build.py`` compiles, ``runtime.py`` and ``native/`` run, ``include/cuda.h`` stands in for CUDA C++, ``faults.py`` lists what is caught.
+``engine.py`` is what the CUDA backend's Python calls, and says how a launch is checked and how to step
+through a kernel in gdb; ``build.py`` compiles, ``runtime.py`` and ``native/`` run, ``include/cuda.h`` stands
+in for CUDA C++, ``faults.py`` lists what is caught.
 """
 
 from __future__ import annotations

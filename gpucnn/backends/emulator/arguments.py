@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,10 @@ class Buffer:
         distance = f"{-index} before the start" if index < 0 else f"{index - size} past the last + 1"
         if index == size:
             distance = "one past the last"
-        return f"out-of-bounds {access} of {self.name}[{index}], element {distance}: {self.name} has {size} elements ({what})"
+        return (
+            f"out-of-bounds {access} of {self.name}[{index}], element {distance}:"
+            f" {self.name} has {size} elements ({what})"
+        )
 
 
 class Packed:
@@ -109,17 +113,20 @@ class Packed:
             return Buffer(name, None, rt.NULL, 0, 1, 1)
         if not isinstance(array, np.ndarray) or array.dtype != parameter.dtype or not array.flags.c_contiguous:
             got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise TypeError(f"{self.name}: argument {name} must be a C-contiguous NumPy array of {parameter.dtype}, got {got}")
+            raise TypeError(
+                f"{self.name}: argument {name} must be a C-contiguous NumPy array of {parameter.dtype}, got {got}"
+            )
         direction = DIRECTIONS[parameter.direction or "inout"]
         return Buffer(name, array, direction, array.nbytes, array.itemsize, max(parameter.alignment, array.itemsize))
 
     def _check_aliases(self) -> None:
         """Each array gets memory of its own, so two that overlap would come apart."""
         known = sorted((b for b in self.buffers if b.array is not None and b.nbytes), key=lambda b: b.address)
-        for low, high in zip(known, known[1:], strict=False):
+        for low, high in itertools.pairwise(known):
             if high.address < low.address + low.nbytes and (low.written or high.written):
                 raise AliasedArguments(
-                    self.name, f"arguments {low.name} and {high.name} overlap in memory, and the kernel writes one of them"
+                    self.name,
+                    f"arguments {low.name} and {high.name} overlap in memory, and the kernel writes one of them",
                 )
 
     def results(self) -> list[np.ndarray[Any, Any] | None]:
@@ -138,7 +145,9 @@ class Packed:
 
 
 def _struct_bytes(parameter: Parameter, argument: Any) -> bytes:
-    """The bytes of a struct by value: of a NumPy array or scalar of the struct's dtype, or of what has ``as_struct()``."""
+    """The bytes of a struct by value: of a NumPy array or scalar of the struct's dtype, or of what has
+    ``as_struct()``.
+    """
     if isinstance(argument, (np.ndarray, np.void)):
         return argument.tobytes()
     values = argument.as_struct() if hasattr(argument, "as_struct") else tuple(argument)

@@ -1,11 +1,13 @@
 """Compiles kernels and the runtime with the system's C++ compiler into shared libraries, and keeps them on disk.
 
-A library's name holds a hash of everything that shapes it: the sources with all that they include, the options, the compiler's
-version, the processor. It is written under another name and renamed, so processes that start together do no harm.
+A library's name holds a hash of everything that shapes it: the sources with all that they include, the
+options, the compiler's version, the processor. It is written under another name and renamed, so processes
+that start together do no harm.
 
-How a ``.cu`` file compiles unchanged: a few generated lines include ``include/cuda.h`` and then the file, and name an entry function
-for each kernel. ``__shared__`` is ``thread_local`` there. The compiler asks ``__tls_get_addr`` where such a variable lies, and the
-generated lines define that function: the answer is the running block's shared memory, between pages that nobody may touch.
+How a ``.cu`` file compiles unchanged: a few generated lines include ``include/cuda.h`` and then the file, and
+name an entry function for each kernel. ``__shared__`` is ``thread_local`` there. The compiler asks
+``__tls_get_addr`` where such a variable lies, and the generated lines define that function: the answer is the
+running block's shared memory, between pages that nobody may touch.
 """
 
 from __future__ import annotations
@@ -30,13 +32,16 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 COMPILERS = ("g++", "c++", "clang++")
 
 COMMON = (
-    "-std=c++17", "-g", "-gdwarf-4", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-pthread", "-w",
+    "-std=c++17", "-g", "-gdwarf-4", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
+    "-pthread", "-w",
     "-U_FORTIFY_SOURCE", "-fno-omit-frame-pointer", "-Wl,-z,defs",
 )  # fmt: skip
-# -ffp-contract=off: a*b+c is fused only where the source says fmaf, so that both modes and every compiler agree on the bits.
+# -ffp-contract=off: a*b+c is fused only where the source says fmaf, so that both modes and every compiler
+# agree on the bits.
 KERNEL = ("-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-ftls-model=global-dynamic")
 CHECKS = (
-    "alignment", "bounds", "signed-integer-overflow", "shift", "integer-divide-by-zero", "unreachable", "return", "vla-bound",
+    "alignment", "bounds", "signed-integer-overflow", "shift", "integer-divide-by-zero", "unreachable", "return",
+    "vla-bound",
     "float-cast-overflow",
 )  # fmt: skip
 MODES = {
@@ -64,7 +69,9 @@ def find_compiler() -> tuple[str, ...]:
     named = shlex.split(os.environ.get("CXX", ""))
     if named:
         if shutil.which(named[0]) is None:
-            raise RuntimeError(f"the device `emulated` needs a C++ compiler, and CXX names {named[0]!r}, which cannot be run")
+            raise RuntimeError(
+                f"the device `emulated` needs a C++ compiler, and CXX names {named[0]!r}, which cannot be run"
+            )
         return tuple(named)
     for name in COMPILERS:
         if shutil.which(name):
@@ -130,7 +137,9 @@ def _compile(command: Sequence[str], target: Path, what: str, texts: dict[str, s
             [*command, "-o", "library.so"], cwd=folder, capture_output=True, text=True, check=False, errors="replace"
         )
         if done.returncode:
-            raise RuntimeError(f"{what} does not compile for the emulator ({' '.join(command[:1])}):\n{done.stderr[-6000:]}")
+            raise RuntimeError(
+                f"{what} does not compile for the emulator ({' '.join(command[:1])}):\n{done.stderr[-6000:]}"
+            )
         os.replace(Path(folder, "library.so"), target)
 
 
@@ -152,7 +161,8 @@ def runtime_library() -> Path:
 def kernel_library(source: Path, files: Sequence[Path], kernels: Sequence[str], mode: str, arch: int) -> Path:
     """The library of ``source``, which includes ``files``, with an entry for each of ``kernels``.
 
-    ``mode`` is "strict" (with UBSan's checks) or "fast"; ``arch`` is the compute capability to stand for (80: sm_80).
+    ``mode`` is "strict" (with UBSan's checks) or "fast"; ``arch`` is the compute capability to stand for (80:
+    sm_80).
     """
     compiler = find_compiler()
     runtime = runtime_library()
@@ -161,7 +171,12 @@ def kernel_library(source: Path, files: Sequence[Path], kernels: Sequence[str], 
     options = [*COMMON, *KERNEL, *MODES[mode], *_machine_options(compiler), f"-D__CUDA_ARCH__={arch * 10}"]
     texts = {"kernels.cpp": _wrapper(source, kernels), "shared.s": _shared_symbols(files)}
     key = _key(
-        *_contents([*files, *headers]), *texts.values(), runtime.name, _compiler_version(compiler), _processor(), " ".join(options)
+        *_contents([*files, *headers]),
+        *texts.values(),
+        runtime.name,
+        _compiler_version(compiler),
+        _processor(),
+        " ".join(options),
     )
     target = runtime.parent / f"{source.stem}-{key}.so"
     if not target.exists():
@@ -191,7 +206,9 @@ GPUCNN_EXPORT size_t gpucnn_static_shared() {{ return (size_t)(gpucnn_dynamic_sh
 
 
 def _shared_symbols(files: Iterable[Path]) -> str:
-    """Assembler text that defines the names of all ``extern __shared__`` arrays, at one place behind the static variables."""
+    """Assembler text that defines the names of all ``extern __shared__`` arrays, at one place behind the
+    static variables.
+    """
     names, alignment = {"gpucnn_dynamic_shared"}, 16
     for file in files:
         for match in _EXTERN_SHARED.finditer(file.read_text(encoding="utf-8")):

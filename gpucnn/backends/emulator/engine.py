@@ -2,15 +2,16 @@
 
 A kernel is called as a ``cupy.RawKernel`` is: ``kernel(grid, block, args, shared_mem=0)``.
 
-*fast* runs it once. *strict* compiles it with UBSan's checks and runs it three times, from the same inputs: threads and blocks
-forward, reversed and shuffled; arrays flush with the inaccessible memory above them and below them; shared memory and outputs
-filled with another byte each time. The results must be bit-identical. Either way an access outside of an array, threads that wait at
-different barriers and the like raise an EmulatorFault, and the arrays keep what they held.
+*fast* runs it once. *strict* compiles it with UBSan's checks and runs it three times, from the same inputs:
+threads and blocks forward, reversed and shuffled; arrays flush with the inaccessible memory above them and
+below them; shared memory and outputs filled with another byte each time. The results must be bit-identical.
+Either way an access outside of an array, threads that wait at different barriers and the like raise an
+EmulatorFault, and the arrays keep what they held.
 
-To step through a kernel in gdb: ``gdb --args python script.py``, then ``set breakpoint pending on``, ``handle SIGSEGV nostop noprint pass``,
-``break relu.cu:40 if threadIdx.x == 3 && blockIdx.x == 1`` and ``run``. The libraries carry debug information; ``print threadIdx``, ``next``
-and ``up`` work as in any C++ program. A step over ``__syncthreads()`` runs the block's other threads on the way, so break
-with a condition on threadIdx.
+To step through a kernel in gdb: ``gdb --args python script.py``, then ``set breakpoint pending on``, ``handle
+SIGSEGV nostop noprint pass``, ``break relu.cu:40 if threadIdx.x == 3 && blockIdx.x == 1`` and ``run``. The
+libraries carry debug information; ``print threadIdx``, ``next`` and ``up`` work as in any C++ program. A step
+over ``__syncthreads()`` runs the block's other threads on the way, so break with a condition on threadIdx.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from gpucnn.backends.launch import Launch
 Kernel = Callable[..., None]
 Results = list["np.ndarray[Any, Any] | None"]
 
-# Of a strict launch's runs: order, placement, poison of outputs, poison of shared memory. As float32 the poisons are NaN,
-# 3.4e38 and -2.9e-16.
+# Of a strict launch's runs: order, placement, poison of outputs, poison of shared memory. As float32 the
+# poisons are NaN, 3.4e38 and -2.9e-16.
 RUNS = (
     (rt.FORWARD, rt.END_FLUSH, 0xFF, 0x7F),
     (rt.REVERSED, rt.START_FLUSH, 0x7F, 0xA5),
@@ -43,16 +44,18 @@ RUNS = (
 )
 FAST_RUN = (rt.FORWARD, rt.END_FLUSH, 0xFF, 0xFF)
 ORDER_NAMES = ("forward", "reversed", "shuffled")
-# The most shared memory of a block, KiB (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+# The most shared memory of a block, KiB (CUDA C++ Programming Guide, "Technical Specifications per Compute
+# Capability").
 SHARED_KIB = {50: 48, 61: 48, 70: 96, 75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 
 
 class EmulatorEngine:
     """Runs kernels on NumPy arrays with the system's C++ compiler; no GPU and no CUDA needed.
 
-    ``mode`` ("strict" or "fast") and ``arch`` (80 stands for sm_80) default to what GPUCNN_EMULATOR and GPUCNN_EMULATOR_ARCH say at each
-    launch. ``timeout`` is the most seconds of one run, None for no limit. ``seed`` shuffles the third run of a strict launch.
-    Raises RuntimeError where the platform is not Linux on x86-64 or aarch64, or no C++ compiler is there.
+    ``mode`` ("strict" or "fast") and ``arch`` (80 stands for sm_80) default to what GPUCNN_EMULATOR and
+    GPUCNN_EMULATOR_ARCH say at each launch. ``timeout`` is the most seconds of one run, None for no limit.
+    ``seed`` shuffles the third run of a strict launch. Raises RuntimeError where the platform is not Linux on
+    x86-64 or aarch64, or no C++ compiler is there.
     """
 
     name = "emulated"
@@ -103,10 +106,12 @@ class EmulatorEngine:
 
     @contextlib.contextmanager
     def exact_ends(self) -> Iterator[None]:
-        """Within it, arrays are aligned only as their element type asks, so that the first byte past any end is inaccessible.
+        """Within it, arrays are aligned only as their element type asks, so that the first byte past any end
+        is inaccessible.
 
-        Otherwise an array starts at a multiple of 16 bytes as on a GPU, and up to 15 bytes behind its end can be read (not written)
-        unnoticed in one run. A kernel that chooses vector loads by alignment takes its scalar path here.
+        Otherwise an array starts at a multiple of 16 bytes as on a GPU, and up to 15 bytes behind its end can
+        be read (not written) unnoticed in one run. A kernel that chooses vector loads by alignment takes its
+        scalar path here.
         """
         before, self._exact = self._exact, True
         try:
@@ -131,10 +136,11 @@ class EmulatedKernel:
         self._compiled: dict[tuple[str, int], tuple[rt.KernelLibrary, int]] = {}
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared_mem: int = 0) -> None:
-        """Launch over ``grid`` blocks of ``block`` threads with ``shared_mem`` bytes of ``extern __shared__`` memory.
+        """Launch over ``grid`` blocks of ``block`` threads with ``shared_mem`` bytes of ``extern __shared__``
+        memory.
 
-        ``args`` holds, for each parameter, a number, a C-contiguous NumPy array or None (a null pointer), a list of arrays (a table),
-        or a struct's value. Raises an EmulatorFault for what the kernel does wrong.
+        ``args`` holds, for each parameter, a number, a C-contiguous NumPy array or None (a null pointer), a
+        list of arrays (a table), or a struct's value. Raises an EmulatorFault for what the kernel does wrong.
         """
         three, threads = _sizes(grid), _sizes(block)
         engine = self.engine
@@ -145,7 +151,8 @@ class EmulatedKernel:
             launches.append(Launch(self.declaration.name, three, threads, shared_mem))
         packed = Packed(self.declaration, args, engine._exact)
         launch = rt.Launch(
-            enter=entry, arguments=ctypes.addressof(packed.pointers), arrays=packed.arrays, array_count=len(packed.buffers),
+            enter=entry, arguments=ctypes.addressof(packed.pointers), arrays=packed.arrays,
+            array_count=len(packed.buffers),
             grid=three, block=threads, static_shared=library.static_shared, dynamic_shared=shared_mem,
             shared_alignment=library.shared_alignment, seed=engine.seed, timeout_seconds=engine.timeout or 0.0,
         )  # fmt: skip
@@ -165,7 +172,9 @@ class EmulatedKernel:
             sizes = library.argument_sizes(name, count)
             expected = [8 if p.kind in ("array", "table") else p.dtype.itemsize for p in self.declaration.parameters]
             if sizes != expected:
-                raise RuntimeError(f"{self.declaration.signature}: arguments of {sizes} bytes in C++, {expected} in Python")
+                raise RuntimeError(
+                    f"{self.declaration.signature}: arguments of {sizes} bytes in C++, {expected} in Python"
+                )
             self._compiled[mode, arch] = library, library.entry(name)
         return self._compiled[mode, arch]
 
@@ -174,9 +183,13 @@ class EmulatedKernel:
     ) -> None:
         name, most = self.declaration.name, self.declaration.max_threads
         if min(grid) < 1 or min(block) < 1 or shared_mem < 0:
-            raise ValueError(f"{name}: grid {grid} and block {block} must be positive, shared_mem {shared_mem} not negative")
+            raise ValueError(
+                f"{name}: grid {grid} and block {block} must be positive, shared_mem {shared_mem} not negative"
+            )
         if math.prod(block) > most:
-            raise faults.ResourceFault(name, f"block {block} has {math.prod(block)} threads, more than the kernel's {most}")
+            raise faults.ResourceFault(
+                name, f"block {block} has {math.prod(block)} threads, more than the kernel's {most}"
+            )
         if shared_mem > SHARED_KIB[arch] * 1024:
             raise faults.ResourceFault(
                 name, f"shared_mem is {shared_mem} bytes; a block of sm_{arch} has at most {SHARED_KIB[arch]} KiB"
@@ -204,7 +217,9 @@ class EmulatedKernel:
                 buffer.array.reshape(-1).view(np.uint8)[:] = result
 
     def _check_written(self, packed: Packed, outcomes: list[Results]) -> None:
-        """A byte that still holds each run's poison was written in none: a kernel writes the same value in all of them."""
+        """A byte that still holds each run's poison was written in none: a kernel writes the same value in
+        all of them.
+        """
         for i, buffer in enumerate(packed.buffers):
             if buffer.direction != rt.OUT or buffer.array is None:
                 continue
@@ -219,14 +234,16 @@ class EmulatedKernel:
                 where = _subscript(buffer, first)
                 raise faults.UnwrittenOutput(
                     self.declaration.name,
-                    f"the kernel never wrote {buffer.name}[{where}] (first of {int(elements.sum())} unwritten elements of"
-                    f" {elements.size}; {buffer.name} is OUT, {buffer.array.dtype} {buffer.array.shape})",
+                    f"the kernel never wrote {buffer.name}[{where}] (first of {int(elements.sum())} unwritten elements"
+                    f" of {elements.size}; {buffer.name} is OUT, {buffer.array.dtype} {buffer.array.shape})",
                 )
 
     def _explain_difference(
         self, launch: rt.Launch, packed: Packed, first: Results, difference: str, order: str
     ) -> None:
-        """Raises: one more run, like the first but for the poison, tells the order from memory that nobody wrote."""
+        """Raises: one more run, like the first but for the poison, tells the order from memory that nobody
+        wrote.
+        """
         repeated = packed.results()
         self._run(launch, packed, (*RUNS[0][:2], *RUNS[1][2:]))
         unwritten = _first_difference(packed, first, repeated)
@@ -239,8 +256,8 @@ class EmulatedKernel:
             )
         raise faults.OrderDependence(
             name,
-            f"{difference} differs between threads and blocks run forward and run {order}: a race (a barrier is missing, or two"
-            " threads write one element)",
+            f"{difference} differs between threads and blocks run forward and run {order}: a race"
+            " (a barrier is missing, or two threads write one element)",
         )
 
 

@@ -13,9 +13,11 @@ Index = tuple[int, int, int]
 
 
 class EmulatorFault(RuntimeError):
-    """A kernel did what it must not do. The process and the emulator go on; the launch's arrays keep what they held before.
+    """A kernel did what it must not do. The process and the emulator go on; the launch's arrays keep what
+    they held before.
 
-    ``kernel`` is its name; ``block`` and ``thread`` (x, y, z), ``file`` and ``line`` say where, each None where that is not known.
+    ``kernel`` is its name; ``block`` and ``thread`` (x, y, z), ``file`` and ``line`` say where, each None
+    where that is not known.
     """
 
     def __init__(
@@ -93,8 +95,8 @@ class ResourceFault(EmulatorFault):
 # The numbers of include/runtime.h.
 MEMORY, OVERRUN, STACK, TIMEOUT, ARITHMETIC, MEMORY_LIMIT = 1, 9, 10, 8, 7, 12
 _CLASSES: dict[int, type[EmulatorFault]] = {
-    1: OutOfBounds, 2: UndefinedBehaviour, 3: MisalignedAccess, 4: BarrierFault, 5: WarpFault, 6: KernelTrap, 7: KernelTrap,
-    8: KernelTimeout, 9: OutOfBounds, 10: KernelStackOverflow, 11: OutOfBounds, 12: ResourceFault,
+    1: OutOfBounds, 2: UndefinedBehaviour, 3: MisalignedAccess, 4: BarrierFault, 5: WarpFault, 6: KernelTrap,
+    7: KernelTrap, 8: KernelTimeout, 9: OutOfBounds, 10: KernelStackOverflow, 11: OutOfBounds, 12: ResourceFault,
 }  # fmt: skip
 _TEXTS = {
     6: "the kernel stopped itself (trap or illegal instruction)",
@@ -110,8 +112,8 @@ def exception(kernel: str, fault: Any, buffers: Sequence[Any], shared_bytes: int
     """The exception for ``fault`` (runtime.Fault). ``buffers`` are the launch's arrays in the runtime's order."""
     kind = int(fault.kind)
     known = kind not in (OVERRUN, MEMORY_LIMIT)
-    block: Index | None = tuple(fault.block) if known else None  # type: ignore[assignment]
-    thread: Index | None = tuple(fault.thread) if known else None  # type: ignore[assignment]
+    block: Index | None = tuple(fault.block) if known else None
+    thread: Index | None = tuple(fault.thread) if known else None
     file, line = fault.file.decode(errors="replace") or None, int(fault.line) or None
     if file is None and fault.code_offset:
         file, line = _source_line(fault.object.decode(errors="replace"), int(fault.code_offset))
@@ -136,7 +138,9 @@ def _access(fault: Any, buffers: Sequence[Any], shared_bytes: int) -> str:
 
 
 def _source_line(library: str, offset: int) -> tuple[str | None, int | None]:
-    """The source line of an instruction, by addr2line (of binutils, as the assembler is); (None, None) where that fails."""
+    """The source line of an instruction, by addr2line (of binutils, as the assembler is); (None, None) where
+    that fails.
+    """
     tool = shutil.which("addr2line")
     if tool is None:
         return None, None

@@ -82,7 +82,9 @@ class Runtime:
         for which, structure in enumerate((Array, Launch, Fault)):
             size = self.library.gpucnn_structure_size(c_int32(which))
             if size != ctypes.sizeof(structure):
-                raise RuntimeError(f"{structure.__name__} has {ctypes.sizeof(structure)} bytes here, {size} in the emulator's runtime")
+                raise RuntimeError(
+                    f"{structure.__name__} has {ctypes.sizeof(structure)} bytes here, {size} in the emulator's runtime"
+                )
         self.library.gpucnn_shared_alignment.restype = c_size_t
         self.library.gpucnn_shared_alignment.argtypes = (c_void_p,)
         self.library.gpucnn_launch.argtypes = (POINTER(Launch), POINTER(Fault))
@@ -110,8 +112,8 @@ class KernelLibrary:
         self.static_shared = int(measure())
         if self.static_shared > 1 << 24:
             raise RuntimeError(
-                f"the C++ compiler ({' '.join(build.find_compiler())}) does not ask __tls_get_addr for thread-local variables,"
-                " which the emulator's shared memory needs: set CXX to g++"
+                f"the C++ compiler ({' '.join(build.find_compiler())}) does not ask __tls_get_addr for thread-local"
+                " variables, which the emulator's shared memory needs: set CXX to g++"
             )
         self.shared_alignment = int(runtime().library.gpucnn_shared_alignment(ctypes.cast(measure, c_void_p)))
 
@@ -122,7 +124,9 @@ class KernelLibrary:
         return address
 
     def argument_sizes(self, name: str, count: int) -> list[int]:
-        """The bytes of each of the kernel's arguments, as the compiler sees them; ``count`` is how many are expected."""
+        """The bytes of each of the kernel's arguments, as the compiler sees them; ``count`` is how many are
+        expected.
+        """
         sizes = (c_size_t * (count + 64))()
         found = getattr(self.library, f"gpucnn_describe_{name}")(sizes)
         return list(sizes[:found])
