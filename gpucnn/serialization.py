@@ -80,13 +80,18 @@ def load(path: PathLike, device: DeviceLike = None) -> Any:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:  # what NumPy says to bfloat16 and its like
+        raise ValueError(f"{path}: holds an array of a type that NumPy does not have: {error}") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: damaged, or not a safetensors file: {error}") from error
     try:
         if _KEY in metadata:
             return _unpack(metadata[_KEY], arrays, place)
         if metadata and "format" not in metadata:
             raise _Damaged(f"it has metadata ({', '.join(map(repr, metadata))}) but none of gpucnn's")
+        for name, array in arrays.items():
+            if array.dtype.name not in _DTYPES:
+                raise _Damaged(f"{name!r} has dtype {array.dtype}, which no tensor can have")
         return {name: tensor(array, device=place) for name, array in arrays.items()}
     except _Damaged as error:
         raise ValueError(f"{path}: {error}") from error
