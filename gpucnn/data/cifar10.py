@@ -60,11 +60,9 @@ class CIFAR10(Dataset):
         images_per_batch: int = IMAGES_PER_BATCH,
     ) -> None:
         source = _find(root, train, download)
-        read, names = (
-            (_read_python, python_names(train))
-            if source.has(python_names(train)[0])
-            else (_read_binary, binary_names(train))
-        )
+        read, names = _read_python, python_names(train)
+        if not source.has(names[0]) and any(map(source.has, binary_names(train))):
+            read, names = _read_binary, binary_names(train)
         images = np.empty((len(names) * images_per_batch, SIDE, SIDE, CHANNELS), dtype=np.uint8)
         labels = np.empty(len(images), dtype=np.int64)
         for k, name in enumerate(

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 10
 READ_SECONDS = 30
 ABANDONED_SECONDS = 2 * READ_SECONDS  # a part that nobody has written to for so long belongs to a process that is gone
-PIECE = 1 << 18
+PIECE = 1 << 14  # what a broken connection loses at most
 
 
 class NotFoundError(DataError):

@@ -40,7 +40,7 @@ def inside(kind: int, u: Array, v: Array) -> NDArray[np.bool_]:
     if name == "bar":
         return (abs(u) < 0.95) & (abs(v) < 0.33)
     if name == "star":  # four rays between two diamonds
-        return abs(u) + abs(v) + 3.2 * np.sqrt(abs(u * v)) < 1.35
+        return abs(u) + abs(v) + 2.6 * np.sqrt(abs(u * v)) < 1.1
     if name == "cross":
         return ((abs(u) < 0.27) & (abs(v) < 0.95)) | ((abs(v) < 0.27) & (abs(u) < 0.95))
     if name == "crescent":

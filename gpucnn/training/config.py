@@ -130,10 +130,7 @@ def _check(key: str, value: Any) -> None:
         raise TypeError(f"config: {key} must be {expected}, got {value!r} ({type(value).__name__})")
     if value is None or not limits:
         return
-    fits = {
-        _POSITIVE: value > 0 and math.isfinite(value),
-        _NOT_NEGATIVE: value >= 0 and math.isfinite(value),
-        _FRACTION: 0 <= value < 1,
-    }[limits]
-    if not fits:
+    number = float(value)
+    fits = {_POSITIVE: number > 0, _NOT_NEGATIVE: number >= 0, _FRACTION: 0 <= number < 1}[limits]
+    if not fits or not math.isfinite(number):
         raise ValueError(f"config: {key} must be {limits}, got {value!r}")

@@ -20,7 +20,8 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     Raises:
         ValueError: another line that is no JSON object; names file and line.
     """
-    steps, epochs = [], []
+    steps: list[dict[str, Any]] = []
+    epochs: list[dict[str, Any]] = []
     lines = path.read_text().splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
