@@ -1,4 +1,4 @@
-"""Matrix products: which GEMM kernel of kernels/gemm.cu runs for which sizes, and its launch."""
+"""Matrix products: which GEMM kernel (kernels/gemm.cuh) runs for which sizes, and its launch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def _gemm(
     result = out if whole else backend.empty((split.parts, *out.shape))
     kernel = f"gemm_{'nt'[transpose_a]}{'nt'[transpose_b]}_{instance}"
     sizes = (m, n, k, batch, split.length)
-    backend.launch("gemm.cu", kernel, (tiles, split.parts), THREADS, a, b, bias if whole else None, result, *sizes)
+    source = "gemm_large.cu" if instance.startswith("128x64") else "gemm.cu"
+    backend.launch(source, kernel, (tiles, split.parts), THREADS, a, b, bias if whole else None, result, *sizes)
     if not whole:
         split_k.reduce(backend, result, bias, out)
     return out
