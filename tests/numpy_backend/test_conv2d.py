@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,7 +19,13 @@ backend = NumpyBackend()
 
 
 def check_all(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
-    """All three operators and the bias gradient of one geometry."""
+    """All three operators and the bias gradient of one geometry, the products both by whole windows and by their rows."""
+    for least_row in (1, 10**9):
+        with patch.object(conv2d, "LEAST_ROW", least_row):
+            check_operators(g, dtype, seed)
+
+
+def check_operators(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
     x, w = normal(seed, g.input_shape, dtype), normal(seed + 1, g.weight_shape, dtype)
     dy, bias = normal(seed + 2, g.output_shape, dtype), normal(seed + 3, (g.K,), dtype)
     for b in (bias, None):
@@ -73,8 +80,11 @@ def test_named_geometries(name: str, dtype: Any) -> None:
 
 def test_rows_of_large_images_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a cache of nearly nothing every block is one row, and the result is still that of the formula."""
-    monkeypatch.setattr(conv2d, "WINDOW_BYTES", 256)
-    check_all(Conv2dGeometry.of((3, 4, 11, 9), (5, 4, 3, 3), stride=(2, 1), padding=((2, 0), (1, 3))), np.float32, 3)
+    for name in ("WINDOW_BYTES", "ROWS_BYTES"):
+        monkeypatch.setattr(conv2d, name, 256)
+    for stride in (1, (1, 2), (2, 1)):
+        g = Conv2dGeometry.of((3, 4, 11, 9), (5, 4, 3, 3), stride, padding=((2, 0), (1, 3)), dilation=(2, 1))
+        check_all(g, np.float32, 3)
 
 
 def test_bias_gradient_of_many_rows_keeps_its_digits() -> None:

@@ -89,6 +89,20 @@ def test_lrn_many(shape: tuple[int, ...], dtype: Any, seed: int, size: int, alph
     check_lrn(shape, dtype, seed, size, alpha, beta, k)
 
 
+def test_lrn_of_values_that_are_not_finite() -> None:
+    """They reach the channels whose windows hold them, and no others, as a plain loop has it."""
+    x = np.ones((3, 90), np.float32)
+    x[0, 50], x[1, 7], x[2, 64] = np.nan, np.inf, 3e30
+    dy = normal(1, x.shape, np.float32)
+    with np.errstate(all="ignore"):
+        y, scale = backend.lrn_forward(x, 5, 0.1, 0.75, 1.0)
+        expected, expected_scale = reference.lrn_forward(x, 5, 0.1, 0.75, 1.0, dtype=np.float32)
+        dx = backend.lrn_backward(dy, x, scale, 5, 0.1, 0.75, 1.0)
+        expected_dx = reference.lrn_backward(dy, x, scale, 5, 0.1, 0.75, 1.0, dtype=np.float32)
+    for actual, wanted in ((y, expected.value), (scale, expected_scale.value), (dx, expected_dx.value)):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-6)
+
+
 def check_products(m: int, n: int, k: int, dtype: Any, seed: int, batch: int | None) -> None:
     lead = () if batch is None else (batch,)
     for transpose_a in (False, True):

@@ -38,7 +38,6 @@ class _Places:
         self.width = max(g.pad_left + g.W + g.pad_right, (g.Q - 1) * g.stride_w + (g.S - 1) * g.dilation_w + 1)
 
     def pad(self, x: Array, value: float | bool = 0) -> Array:
-        g = self.g
         padded = np.full((x.shape[0], self.height, self.width, x.shape[3]), value, x.dtype)
         self.inside(padded)[...] = x
         return padded

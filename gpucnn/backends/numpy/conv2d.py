@@ -4,8 +4,11 @@ A block's windows are laid side by side (im2col) into a buffer that stays in cac
 outputs. As GEMMs, of a block with M outputs (n, p, q) and for each group:
 
     fprop   y (M, K)       = windows (M, RSC) x filters (RSC, K)
-    wgrad   dw (K, RSC)    = dy (M, K) transposed x windows (M, RSC), added up over the blocks in a fixed order
+    wgrad   dw (RSC, K)    = windows (M, RSC) transposed x dy (M, K), added up over the blocks in a fixed order
     dgrad   dx (M', C)     = windows of dy (M', R'S'K) x filters (R'S'K, C)
+
+Where a filter's row is long enough to be a product's inner size, only the windows' rows are laid out (SC instead of RSC of them, so R
+times less to copy): the windows' rows of image row h serve every filter row r, shifted, and R products are added.
 
 dgrad gathers as fprop does: the inputs of one phase, those that are equal modulo the stride, meet the same taps of the filter, and their
 gradient is a convolution of dy with those taps, reversed, at stride 1. Stride 1 has one phase; nothing is ever scattered.
@@ -13,8 +16,7 @@ gradient is a convolution of dy with those taps, reversed, at stride 1. Stride 1
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,14 @@ from numpy.typing import NDArray
 
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
-from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, spans, window_view
+from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, phases, spans, window_view
 from gpucnn.geometry import Conv2dGeometry
 
 Array = NDArray[Any]
 
-WINDOW_BYTES = 2 << 20  # of one block's windows: about a core's L2 cache
+WINDOW_BYTES = 1 << 20  # of one block's windows: half of a core's L2 cache
+ROWS_BYTES = 1 << 20  # of one block's rows of windows
+LEAST_ROW = 96  # S*C from which a filter's row is a product of its own: a shorter inner size starves the product
 WGRAD_SUMS = 8  # running sums of dw, each over its own run of blocks
 
 
@@ -42,8 +46,8 @@ def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
 def dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
     """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups)."""
     dx = np.empty(g.input_shape, dy.dtype)
-    row_phases = list(_phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
-    column_phases = list(_phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
+    row_phases = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
+    column_phases = list(phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
     for height, row_taps, rows in row_phases:
         for width, column_taps, columns in column_phases:
             part = dx[:, height :: g.stride_h, width :: g.stride_w]
@@ -58,31 +62,49 @@ def dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
 def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     """dw (K,R,S,C/groups) of x (N,H,W,C) and dy (N,P,Q,K)."""
     rows, columns = axes(g)
-    m, k, depth = g.P * g.Q, g.K // g.groups, g.R * g.S * (g.C // g.groups)
-    work = _blocks(g.N, rows, columns, g.C, x.itemsize)
+    by_rows = _by_rows(rows, columns, g.C, g.groups)
+    work = _blocks(g.N, rows, columns, g.C, x.itemsize, by_rows)
     runs = spans(len(work), -(-len(work) // WGRAD_SUMS)) if work else []
-    sums = np.empty((len(runs), g.groups, k, depth), x.dtype)
+    k, c = g.K // g.groups, g.C // g.groups
+    # Filters transposed, with K last: BLAS is a fifth slower at the product that gives dw as it will be stored.
+    sums = np.empty((len(runs), g.R, g.S * c, k) if by_rows else (len(runs), g.groups, g.R * g.S * c, k), x.dtype)
 
     def run(index: int) -> None:
         first, last = runs[index]
         for block in work[first:last]:
-            windows = _im2col(x, block, rows, columns, g.groups)
-            gradients = _by_group(dy[block.image : block.image_end, block.row : block.row_end], g.groups)
-            if block is work[first]:
-                np.matmul(gradients.transpose(0, 2, 1), windows, out=sums[index])
+            out = sums[index] if block is work[first] else scratch("product", sums.shape[1:], x.dtype)
+            if by_rows:
+                _wgrad_by_rows(x, dy, block, rows, columns, out)
             else:
-                product = scratch("product", sums.shape[1:], x.dtype)
-                np.matmul(gradients.transpose(0, 2, 1), windows, out=product)
-                np.add(sums[index], product, out=sums[index])
+                windows = _im2col(x, block, rows, columns, g.groups)
+                gradients = _by_group(dy[block.image : block.image_end, block.row : block.row_end], g.groups)
+                np.matmul(windows.transpose(0, 2, 1), gradients, out=out)
+            if block is not work[first]:
+                np.add(sums[index], out, out=sums[index])
 
     with single_blas_thread:
         for_each(run, range(len(runs)))
-    if not runs or not m:
+    if not runs:
         return np.zeros(g.weight_shape, x.dtype)
     total = sums[0]
     for other in sums[1:]:
         total += other
-    return total.reshape(g.weight_shape).copy() if len(runs) > 1 else total.reshape(g.weight_shape)
+    return np.ascontiguousarray(
+        total.reshape(g.R, g.S, c, k).transpose(3, 0, 1, 2)
+        if by_rows
+        else total.reshape(g.groups, g.R, g.S, c, k).transpose(0, 4, 1, 2, 3)
+    ).reshape(g.weight_shape)
+
+
+def _wgrad_by_rows(x: Array, dy: Array, block: Block, rows: Axis, columns: Axis, out: Array) -> None:
+    """One block's dw as (R, S*C, K)."""
+    rows_of = _window_rows(x, block, rows, columns)
+    part = dy[block.image : block.image_end, block.row : block.row_end]
+    gradients = scratch("gradients", (block.rows, block.images) + part.shape[2:], dy.dtype)
+    np.copyto(gradients, part.transpose(1, 0, 2, 3))
+    flat = gradients.reshape(-1, part.shape[3])
+    for r in range(rows.taps):
+        np.matmul(_shifted(rows_of, r * rows.dilation, block.rows).T, flat, out=out[r])
 
 
 def bias_grad(dy: Array) -> Array:
@@ -115,30 +137,39 @@ FOLD = 32
 SUM_BYTES = 256 << 10
 
 
-def _phases(
-    inputs: int, outputs: int, taps: int, stride: int, pad: int, dilation: int
-) -> Iterator[tuple[int, list[int], Axis]]:
-    """For each phase of one image axis: its first input, the taps that meet it, reversed, and how its inputs read dy.
-
-    Input i reaches output o over tap t where i + pad = o * stride + t * dilation.
-    """
-    step = stride // math.gcd(stride, dilation)  # between the taps of one phase
-    for phase in range(min(stride, inputs)):
-        meeting = [t for t in range(taps) if (phase + pad - t * dilation) % stride == 0][::-1]
-        count = -(-(inputs - phase) // stride)
-        start = (phase + pad - meeting[0] * dilation) // stride if meeting else 0
-        yield phase, meeting, Axis(outputs, count, len(meeting), 1, start, step * dilation // stride)
-
-
 def _swapped(w: Array, groups: int) -> Array:
     """Filters (K,R,S,C/groups) with input and output channels swapped: (C,R,S,K/groups)."""
     k, r, s, c = w.shape
     return w.reshape(groups, k // groups, r, s, c).transpose(0, 4, 2, 3, 1).reshape(groups * c, r, s, k // groups)
 
 
-def _blocks(images: int, rows: Axis, columns: Axis, channels: int, itemsize: int) -> list[Block]:
-    row_bytes = columns.outputs * rows.taps * columns.taps * channels * itemsize
-    return blocks(images, rows.outputs, row_bytes, WINDOW_BYTES)
+def _by_rows(rows: Axis, columns: Axis, channels: int, groups: int) -> bool:
+    """Whether to lay out the windows' rows only: R products of inner size S*C must be worth it, and rows shift by whole rows."""
+    return groups == 1 and rows.stride == 1 and rows.taps > 1 and columns.taps * channels >= LEAST_ROW
+
+
+def _blocks(images: int, rows: Axis, columns: Axis, channels: int, itemsize: int, by_rows: bool) -> list[Block]:
+    row_bytes = columns.outputs * columns.taps * channels * itemsize
+    if by_rows:
+        return blocks(images, rows.outputs, row_bytes, ROWS_BYTES)
+    return blocks(images, rows.outputs, row_bytes * rows.taps, WINDOW_BYTES)
+
+
+def _window_rows(x: Array, block: Block, rows: Axis, columns: Axis) -> Array:
+    """The windows' rows of every image row that a block reads, (rows, images, Q, S*C), in this thread's buffer."""
+    height = block.rows + (rows.taps - 1) * rows.dilation
+    single = Axis(rows.inputs, rows.outputs, 1, 1, rows.start, 1)
+    reading = Block(block.image, block.image_end, block.row, block.row + height)
+    windows = window_view(x, reading, single, columns)[:, :, :, 0]
+    b, _, q, s, c = windows.shape
+    rows_of = scratch("windows", (height, b, q, s, c), x.dtype)
+    np.copyto(rows_of, windows.transpose(1, 0, 2, 3, 4))
+    return rows_of.reshape(height, b, q, s * c)
+
+
+def _shifted(rows_of: Array, first: int, count: int) -> Array:
+    """``count`` of those image rows as a matrix (M, S*C)."""
+    return rows_of[first : first + count].reshape(-1, rows_of.shape[3])
 
 
 def _im2col(x: Array, block: Block, rows: Axis, columns: Axis, groups: int) -> Array:
@@ -163,22 +194,56 @@ def _correlate(
     x: Array, w: Array, bias: Array | None, y: Array, rows: Axis, columns: Axis, groups: int
 ) -> None:
     """y (N,P,Q,K) = windows of x (N,H,W,C) times filters (K,R',S',C/groups), plus bias; y may be any view."""
-    k = w.shape[0] // groups
-    filters = w.reshape(groups, k, -1).transpose(0, 2, 1)
+    by_rows = _by_rows(rows, columns, x.shape[3], groups)
+    # As many copies of the bias as a row has outputs: short rows are slow to add.
+    bias_row = None if bias is None else np.tile(bias, columns.outputs).reshape(columns.outputs, -1)
+    compute = _correlation_by_rows(x, w, rows, columns) if by_rows else _correlation(x, w, rows, columns, groups)
 
     def run(block: Block) -> None:
-        windows = _im2col(x, block, rows, columns, groups)
         part = y[block.image : block.image_end, block.row : block.row_end]
-        in_place = groups == 1 and part.flags.c_contiguous
-        m = windows.shape[1]
-        product = part.reshape(1, m, k) if in_place else scratch("product", (groups, m, k), x.dtype)
-        np.matmul(windows, filters, out=product)
-        if not in_place:
-            part.reshape(part.shape[:3] + (groups, k))[...] = product.transpose(1, 0, 2).reshape(
-                part.shape[:3] + (groups, k)
-            )
-        if bias is not None:
-            np.add(part, bias, out=part)
+        compute(block, part)
+        if bias_row is not None:
+            np.add(part, bias_row, out=part)
 
     with single_blas_thread:
-        for_each(run, _blocks(x.shape[0], rows, columns, x.shape[3], x.itemsize))
+        for_each(run, _blocks(x.shape[0], rows, columns, x.shape[3], x.itemsize, by_rows))
+
+
+Compute = Callable[[Block, Array], None]  # fills the part (images, rows, Q, K) of the output that is the block's
+
+
+def _correlation(x: Array, w: Array, rows: Axis, columns: Axis, groups: int) -> Compute:
+    """Whole windows, one product a group."""
+    k = w.shape[0] // groups
+    filters = np.ascontiguousarray(w.reshape(groups, k, -1).transpose(0, 2, 1))
+
+    def compute(block: Block, part: Array) -> None:
+        windows = _im2col(x, block, rows, columns, groups)
+        m = windows.shape[1]
+        if groups == 1 and part.flags.c_contiguous:
+            np.matmul(windows, filters, out=part.reshape(1, m, k))
+            return
+        product = scratch("product", (groups, m, k), x.dtype)
+        np.matmul(windows, filters, out=product)
+        by_group = part.shape[:3] + (groups, k)
+        part.reshape(by_group)[...] = product.transpose(1, 0, 2).reshape(by_group)
+
+    return compute
+
+
+def _correlation_by_rows(x: Array, w: Array, rows: Axis, columns: Axis) -> Compute:
+    """Rows of windows, one product a filter row, added up in order."""
+    k = w.shape[0]
+    filters = np.ascontiguousarray(w.reshape(k, rows.taps, -1).transpose(1, 2, 0))
+
+    def compute(block: Block, part: Array) -> None:
+        rows_of = _window_rows(x, block, rows, columns)
+        shape = (block.rows, block.images, columns.outputs, k)
+        total, product = scratch("total", shape, x.dtype), scratch("product", shape, x.dtype)
+        np.matmul(_shifted(rows_of, 0, block.rows), filters[0], out=total.reshape(-1, k))
+        for r in range(1, rows.taps):
+            np.matmul(_shifted(rows_of, r * rows.dilation, block.rows), filters[r], out=product.reshape(-1, k))
+            last = r == rows.taps - 1
+            np.add(total, product, out=part.transpose(1, 0, 2, 3) if last else total)
+
+    return compute

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each
 from gpucnn.backends.numpy.windows import spans
 
 Array = NDArray[Any]
 
 PIECE = 1 << 16  # elements: 256 KiB of float32
+BITS = {4: np.int32, 8: np.int64}  # integers as wide as a float
 
 
 def pieces(size: int) -> list[slice]:
@@ -27,6 +29,17 @@ def zeros(dtype: Any) -> Array:
     array = np.zeros(PIECE, dtype)
     array.flags.writeable = False
     return array
+
+
+def select(values: Array, wins: Array, out: Array) -> None:
+    """out = values where ``wins`` (bool), else 0, by multiplying the values' bits by 0 or 1.
+
+    As floats, 0 * inf would be NaN; np.where takes 15 times as long.
+    """
+    bits = BITS[values.itemsize]
+    factors = scratch("factors", wins.shape, bits)
+    np.copyto(factors, wins)  # faster than to let multiply convert, which goes through small buffers
+    np.multiply(values.view(bits), factors, out=out.view(bits))
 
 
 def relu_forward(x: Array) -> Array:
@@ -44,10 +57,13 @@ def relu_forward(x: Array) -> Array:
 def relu_backward(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
     dx = np.empty_like(dy, order="C")
-    flat_dy, flat_y, flat_dx = dy.reshape(-1), y.reshape(-1), dx.reshape(-1)
+    flat_dy, flat_y, flat_dx, nothing = dy.reshape(-1), y.reshape(-1), dx.reshape(-1), zeros(y.dtype)
 
     def run(piece: slice) -> None:
-        flat_dx[piece] = np.where(flat_y[piece] > 0, flat_dy[piece], 0)
+        size = piece.stop - piece.start
+        wins = scratch("wins", (size,), np.bool_)
+        np.greater(flat_y[piece], nothing[:size], out=wins)
+        select(flat_dy[piece], wins, flat_dx[piece])
 
     for_each(run, pieces(dy.size))
     return dx
@@ -57,5 +73,7 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
     """x * keep / (1 - p) with the Philox mask of ``key``, in memory order."""
     from gpucnn.random import keep_mask
 
-    keep = keep_mask(x.size, p, key).reshape(x.shape)
-    return np.asarray(np.where(keep, x * x.dtype.type(1 / (1 - p)), x.dtype.type(0)))
+    y = np.empty_like(x, order="C")
+    select(x, keep_mask(x.size, p, key).reshape(x.shape), y)
+    np.multiply(y, x.dtype.type(1 / (1 - p)), out=y)
+    return y

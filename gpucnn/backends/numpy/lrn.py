@@ -8,29 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.backends.numpy.scratch import scratch
-from gpucnn.backends.numpy.threads import for_each
+from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import spans
 
 Array = NDArray[Any]
 
-PIECE_BYTES = 128 << 10  # of one array; a piece works on four or five
+PIECE_BYTES = 256 << 10  # of one array; a piece works on four or five
+BAND = 64  # channels of one product
 
 
 def forward(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
     """y = x / scale**beta and scale = k + alpha / size * (sum of squares over ``size`` channels), both like x (..., C)."""
     y, scale = np.empty_like(x, order="C"), np.empty_like(x, order="C")
     xs, ys, scales = (_rows(array) for array in (x, y, scale))
-    real = x.dtype.type
+    sums = _WindowSums(x.shape[-1], size, size // 2, alpha / size, x.dtype)
 
     def run(rows: slice) -> None:
         part, total, out = xs[rows], scales[rows], ys[rows]
-        _window_sum(part, part, size, size // 2, total)
-        np.multiply(total, real(alpha / size), out=total)
-        np.add(total, real(k), out=total)
+        np.multiply(part, part, out=out)
+        sums(out, total)
+        np.add(total, x.dtype.type(k), out=total)
         _power(total, beta, out)
-        np.multiply(out, part, out=out)
+        np.divide(part, out, out=out)
 
-    for_each(run, _pieces(xs))
+    with single_blas_thread:
+        for_each(run, _pieces(xs))
     return y, scale
 
 
@@ -40,20 +42,21 @@ def backward(
     """dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows that hold the channel)."""
     dx = np.empty_like(x, order="C")
     dys, xs, scales, dxs = (_rows(array) for array in (dy, x, scale, dx))
-    factor = x.dtype.type(-2 * alpha * beta / size)
+    sums = _WindowSums(x.shape[-1], size, (size - 1) // 2, -2 * alpha * beta / size, x.dtype)
 
     def run(rows: slice) -> None:
         gradient, part, total, out = dys[rows], xs[rows], scales[rows], dxs[rows]
         direct, shared = scratch("direct", part.shape, x.dtype), scratch("shared", part.shape, x.dtype)
         _power(total, beta, direct)
-        np.multiply(direct, gradient, out=direct)
+        np.divide(gradient, direct, out=direct)
         np.divide(direct, total, out=shared)
-        _window_sum(shared, part, size, (size - 1) // 2, out)
-        np.multiply(out, factor, out=out)
+        np.multiply(shared, part, out=shared)
+        sums(shared, out)
         np.multiply(out, part, out=out)
         np.add(out, direct, out=out)
 
-    for_each(run, _pieces(xs))
+    with single_blas_thread:
+        for_each(run, _pieces(xs))
     return dx
 
 
@@ -67,59 +70,50 @@ def _pieces(rows: Array) -> list[slice]:
 
 
 def _power(scale: Array, beta: float, out: Array) -> None:
-    """out = scale**-beta; by square roots, which are correctly rounded and fast, at the usual betas."""
-    one = scale.dtype.type(1)
+    """out = scale**beta; by square roots, which are correctly rounded and fast, at the usual betas."""
     if beta == 0.75:
         root = scratch("root", scale.shape, scale.dtype)
         np.sqrt(scale, out=root)
         np.sqrt(root, out=out)
         np.multiply(out, root, out=out)
-        np.divide(one, out, out=out)
     elif beta == 0.5:
         np.sqrt(scale, out=out)
-        np.divide(one, out, out=out)
     elif beta == 1:
-        np.divide(one, scale, out=out)
+        np.copyto(out, scale)
     else:
-        np.power(scale, scale.dtype.type(-beta), out=out)
+        np.power(scale, scale.dtype.type(beta), out=out)
 
 
-def _window_sum(a: Array, b: Array, size: int, before: int, out: Array) -> None:
-    """out[m, c] = sum of a[m, d] b[m, d] over the ``size`` channels d from c - before on, those outside left out.
+class _WindowSums:
+    """factor * (sum over the ``size`` channels d from c - before on, those outside left out), for every channel c.
 
-    The products stand in rows widened by ``size - 1`` zeros, so that one long addition of the memory to itself, shifted, serves all
-    rows. Sums of 2, 4, 8, ... neighbours come by doubling; a window of ``size`` is then put together from those of its binary digits.
+    A product with a banded matrix of ``factor``, BAND channels of c at a time: a BLAS multiplies by its zeros faster than NumPy adds
+    shifted channels (64 channels, a window of 9: 35 microseconds against 64 for 32,768 elements). Where a value is not finite, 0 times
+    it would be NaN in its neighbours' sums, and the channels are added.
     """
-    m, c = a.shape
-    width = c + size - 1
-    length = m * width
-    # Two buffers in turn: NumPy would copy an operand that overlaps the result. The tail is read, but only into zeros' sums.
-    run_sums, spare = scratch("run sums", (length + size,), a.dtype), scratch("spare", (length + size,), a.dtype)
-    rows = run_sums[:length].reshape(m, width)
-    rows[:, :before] = 0
-    rows[:, before + c :] = 0
-    run_sums[length:] = 0
-    np.multiply(a, b, out=rows[:, before : before + c])
 
-    total = scratch("total", (length,), a.dtype)
-    covered, run = 0, 1  # channels in ``total`` so far; neighbours in each element of ``run_sums``
-    while True:
-        if size & run:
-            shifted = run_sums[covered : covered + length]
-            if covered:
-                np.add(total, shifted, out=total)
-            else:
-                total = shifted if run == size else _copied(shifted, total)
-            covered += run
-        if covered == size:
-            break
-        np.add(run_sums[:-run], run_sums[run:], out=spare[:-run])
-        spare[-run:] = 0
-        run_sums, spare = spare, run_sums
-        run *= 2
-    np.copyto(out, total.reshape(m, width)[:, :c])
+    def __init__(self, channels: int, size: int, before: int, factor: float, dtype: Any) -> None:
+        self.factor, self.offsets = np.dtype(dtype).type(factor), range(-before, size - before)
+        self.products = []
+        for first, last in spans(channels, BAND):
+            low, high = max(first - before, 0), min(last - before + size - 1, channels)
+            start = np.arange(first, last) - before
+            read = np.arange(low, high)[:, None]
+            band = np.where((read >= start) & (read < start + size), factor, 0).astype(dtype)
+            self.products.append((slice(low, high), slice(first, last), band))
 
+    def __call__(self, values: Array, out: Array) -> None:
+        if np.isfinite(values.min()) and np.isfinite(values.max()):
+            for read, write, band in self.products:
+                np.matmul(values[:, read], band, out=out[:, write])
+        else:
+            self._add(values, out)
 
-def _copied(source: Array, target: Array) -> Array:
-    np.copyto(target, source)
-    return target
+    def _add(self, values: Array, out: Array) -> None:
+        channels = values.shape[1]
+        out.fill(0)
+        for offset in self.offsets:
+            first, last = max(-offset, 0), min(channels, channels - offset)
+            if first < last:
+                out[:, first:last] += values[:, first + offset : last + offset]
+        np.multiply(out, self.factor, out=out)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy.elementwise import select
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each
-from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, spans, window_view
+from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, padded, phases, tap_views, window_view
 from gpucnn.geometry import Pool2dGeometry
 
 Array = NDArray[Any]
 
-BLOCK_BYTES = 512 << 10  # of a block's inputs
+BLOCK_BYTES = 1 << 20  # of a block's inputs
 
 
 def max_forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
@@ -28,28 +28,31 @@ def max_forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
     rows, columns = axes(g)
 
     def run(block: Block) -> None:
-        windows = window_view(x, block, rows, columns, fill=-np.inf)
         at = slice(block.image, block.image_end), slice(block.row, block.row_end)
-        _max(windows, y[at], index[at])
+        _max(tap_views(x, block, rows, columns, -np.inf), y[at], index[at])
         if not y[at].min() > -np.inf:  # a NaN or -inf somewhere: the careful way
+            windows = window_view(x, block, rows, columns, fill=-np.inf)
             _careful_max(windows, _valid(block, rows, columns), y[at], index[at])
 
     for_each(run, _blocks(g, x.itemsize))
     return y, index
 
 
-def _max(windows: Array, y: Array, index: Array) -> None:
-    """Over windows (B,P,Q,R,S,C) of finite values: a later place wins where it is greater, so its number is the maximum."""
-    wins = scratch("wins", y.shape, np.bool_)
-    taken = scratch("taken", y.shape, index.dtype)
-    y[...] = windows[:, :, :, 0, 0]
-    index.fill(0)
-    for r, s in list(np.ndindex(windows.shape[3:5]))[1:]:
-        value = windows[:, :, :, r, s]
-        np.greater(value, y, out=wins)
-        np.maximum(value, y, out=y)
-        np.multiply(wins, index.dtype.type(r * windows.shape[4] + s), out=taken)
-        np.maximum(index, taken, out=index)
+def _max(taps: list[list[Array]], y: Array, index: Array) -> None:
+    """Running maximum over the taps, of finite values: a later place wins where it is greater, so the largest winner's number stays."""
+    wins, taken = scratch("wins", y.shape, np.bool_), scratch("taken", y.shape, index.dtype)
+    values = [value for row in taps for value in row]
+    if len(values) == 1:
+        y[...] = values[0]
+        index.fill(0)
+    for number, value in enumerate(values[1:], 1):
+        best = values[0] if number == 1 else y
+        np.greater(value, best, out=wins)
+        np.maximum(value, best, out=y)
+        won = wins.view(np.uint8) if index.dtype == np.uint8 else wins
+        np.multiply(won, index.dtype.type(number), out=index if number == 1 else taken)
+        if number > 1:
+            np.maximum(index, taken, out=index)
 
 
 def _careful_max(windows: Array, valid: Array, y: Array, index: Array) -> None:
@@ -79,25 +82,7 @@ def _is_input(axis: Axis) -> Array:
 
 def max_backward(dy: Array, index: Array, g: Pool2dGeometry) -> Array:
     """dx (N,H,W,C): each dy (N,P,Q,C) added to the input that ``index`` names."""
-
-    def shares(part: slice) -> Iterator[tuple[int, int, Array]]:
-        gradient, chosen = dy[part], index[part]
-        share = scratch("share", gradient.shape, dy.dtype)
-        wins = scratch("wins", gradient.shape, np.bool_)
-        for r in range(g.R):
-            for s in range(g.S):
-                np.equal(chosen, chosen.dtype.type(r * g.S + s), out=wins)
-                _select(gradient, wins, share)
-                yield r, s, share
-
-    return _scatter(shares, dy.dtype, g)
-
-
-def _select(values: Array, wins: Array, out: Array) -> None:
-    """out = values where wins, else 0, also where a value is not finite."""
-    np.multiply(values, wins, out=out)
-    if not np.isfinite(out.max()) or not np.isfinite(out.min()):  # 0 * inf is NaN
-        out[...] = np.where(wins, values, 0)
+    return _gather(dy, index, g)
 
 
 def avg_forward(x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
@@ -120,16 +105,7 @@ def avg_forward(x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: i
 
 def avg_backward(dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
     """dx (N,H,W,C) of :func:`avg_forward`."""
-    divisors = _divisors(g, *axes(g), count_include_pad, divisor, dy.dtype)
-
-    def shares(part: slice) -> Iterator[tuple[int, int, Array]]:
-        share = scratch("share", dy[part].shape, dy.dtype)
-        np.divide(dy[part], divisors, out=share)
-        for r in range(g.R):
-            for s in range(g.S):
-                yield r, s, share
-
-    return _scatter(shares, dy.dtype, g)
+    return _gather(dy / _divisors(g, *axes(g), count_include_pad, divisor, dy.dtype), None, g)
 
 
 def _divisors(
@@ -145,27 +121,62 @@ def _divisors(
     return np.maximum(counts, 1).astype(dtype)[:, :, None]
 
 
-def _scatter(shares: Any, dtype: Any, g: Pool2dGeometry) -> Array:
-    """dx (N,H,W,C): ``shares(images)`` yields, for each place (r, s), what every output hands to the input there."""
-    dx = np.empty(g.input_shape, dtype)
-    top, left = g.pad_top, g.pad_left
-    height = max(top + g.H, (g.P - 1) * g.stride_h + (g.R - 1) * g.dilation_h + 1)
-    width = max(left + g.W, (g.Q - 1) * g.stride_w + (g.S - 1) * g.dilation_w + 1)
+def _gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
+    """dx (N,H,W,C): every input adds up the dy of the windows that hold it, of those that chose it where ``index`` is given.
 
-    def run(images: tuple[int, int]) -> None:
-        part = slice(*images)
-        padded = scratch("padded", (images[1] - images[0], height, width, g.C), dtype)
-        padded.fill(0)
-        for r, s, share in shares(part):
-            down = slice(r * g.dilation_h, r * g.dilation_h + (g.P - 1) * g.stride_h + 1, g.stride_h)
-            across = slice(s * g.dilation_w, s * g.dilation_w + (g.Q - 1) * g.stride_w + 1, g.stride_w)
-            target = padded[:, down, across]
-            np.add(target, share, out=target)
-        dx[part] = padded[:, top : top + g.H, left : left + g.W]
+    Inputs of one phase (see :func:`phases`) hold the same places of their windows, so each term is one operation on long arrays.
+    """
+    dx = np.empty(g.input_shape, dy.dtype)
+    down = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
+    across = list(phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
+    columns = _hull([axis.reads(0, axis.outputs) for _, taps, axis in across if taps])
 
-    image_bytes = max(g.H * g.W * g.C * dx.itemsize, 1)
-    for_each(run, spans(g.N, max(BLOCK_BYTES // image_bytes, 1)))
+    def run(block: Block) -> None:
+        images = slice(block.image, block.image_end)
+        ranges = [(block.row, min(block.row_end, axis.outputs)) for _, _, axis in down]
+        rows = _hull([axis.reads(*span) for (_, taps, axis), span in zip(down, ranges, strict=True) if taps and span[0] < span[1]])
+        gradient = padded(dy[images], rows, columns, name="gradient")
+        chosen = None if index is None else padded(index[images], rows, columns, name="chosen")
+        for (height, row_taps, row_axis), (first, last) in zip(down, ranges, strict=True):
+            for width, column_taps, column_axis in across:
+                start, stop = height + first * g.stride_h, height + last * g.stride_h
+                out = dx[images, start : max(stop, start) : g.stride_h, width :: g.stride_w]
+                terms = [
+                    (r * g.S + s, slice(i := row_axis.reads(first, last)[0] - rows[0] + j * row_axis.dilation, i + last - first),
+                     slice(k := column_axis.start - columns[0] + m * column_axis.dilation, k + column_axis.outputs))
+                    for j, r in enumerate(row_taps) for m, s in enumerate(column_taps)
+                ]  # fmt: skip
+                _add_terms(gradient, chosen, terms, out)
+
+    row_bytes = -(-g.H * g.W * g.C * dx.itemsize // max(down[0][2].outputs, 1))
+    for_each(run, blocks(g.N, down[0][2].outputs, row_bytes, BLOCK_BYTES))
     return dx
+
+
+def _hull(ranges: list[tuple[int, int]]) -> tuple[int, int]:
+    """The smallest range that holds all of them; an empty one of none."""
+    return min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0)
+
+
+def _add_terms(gradient: Array, chosen: Array | None, terms: list[tuple[int, slice, slice]], out: Array) -> None:
+    """out = sum of the gradients at the terms' places, of those whose index is the term's number."""
+    if not terms or not out.size:
+        out[...] = 0
+        return
+    total, share = scratch("sum", out.shape, out.dtype), scratch("share", out.shape, out.dtype)
+    wins = scratch("wins", out.shape, np.bool_)
+    for i, (number, rows, columns) in enumerate(terms):
+        values = gradient[:, rows, columns]
+        if chosen is not None:
+            np.equal(chosen[:, rows, columns], chosen.dtype.type(number), out=wins)
+            select(values, wins, share)
+            values = share
+        if i == 0:
+            np.copyto(out if len(terms) == 1 else total, values)
+        else:
+            np.add(total, values, out=total)
+    if len(terms) > 1:
+        np.copyto(out, total)  # rows of single pixels: faster to copy than to add into
 
 
 def _blocks(g: Pool2dGeometry, itemsize: int) -> list[Block]:

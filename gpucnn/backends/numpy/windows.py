@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,32 +91,86 @@ def spans(count: int, size: int) -> list[tuple[int, int]]:
 def window_view(x: Array, block: Block, rows: Axis, columns: Axis, fill: float = 0) -> Array:
     """The windows of a block of outputs as a view (images, rows, Q, R, S, C), of ``x`` or, with padding, of this thread's copy.
 
-    x is (N, H, W, C), C-contiguous.
+    x is (N, H, W, C), C-contiguous. The copy lasts until this thread's next call.
     """
     low, high = rows.reads(block.row, block.row_end)
     left, right = columns.reads(0, columns.outputs)
     if low >= 0 and high <= rows.inputs and left >= 0 and right <= columns.inputs:
         source, offset = x, block.image * x.strides[0] + low * x.strides[1] + left * x.strides[2]
     else:
-        source, offset = _padded(x, block, low, high, left, right, fill), 0
+        source, offset = padded(x[block.image : block.image_end], (low, high), (left, right), fill), 0
     n, h, w, c = source.strides
     shape = (block.images, block.rows, columns.outputs, rows.taps, columns.taps, x.shape[3])
     strides = (n, h * rows.stride, w * columns.stride, h * rows.dilation, w * columns.dilation, c)
     return np.ndarray(shape, x.dtype, source, offset, strides)
 
 
-def _padded(x: Array, block: Block, low: int, high: int, left: int, right: int, fill: float) -> Array:
-    """Rows [low, high) and columns [left, right) of the block's images, ``fill`` where there is no input."""
-    padded = scratch("padded", (block.images, high - low, right - left, x.shape[3]), x.dtype)
-    top, bottom = min(max(-low, 0), high - low), max(min(x.shape[1], high) - low, 0)
-    first, last = min(max(-left, 0), right - left), max(min(x.shape[2], right) - left, 0)
+def padded(
+    x: Array, rows: tuple[int, int], columns: tuple[int, int], fill: float = 0, name: str = "padded"
+) -> Array:
+    """Rows [low, high) and columns [left, right) of images (N, H, W, C), ``fill`` where there is no input; in buffer ``name``."""
+    (low, high), (left, right) = rows, columns
+    copy = scratch(name, (x.shape[0], high - low, right - left, x.shape[3]), x.dtype)
+    _fill_plane(x, copy, low, left, fill)
+    return copy
+
+
+def tap_views(x: Array, block: Block, rows: Axis, columns: Axis, fill: float) -> list[list[Array]]:
+    """For every tap (r, s) the inputs (images, rows, Q, C) that a block's outputs meet there, as views with long contiguous rows.
+
+    At a stride above 1 every stride-th column is wanted: this thread's copy keeps columns that are equal modulo the stride together,
+    because elementwise operations on rows of single pixels take twice as long.
+    """
+    low, high = rows.reads(block.row, block.row_end)
+    left, right = columns.reads(0, columns.outputs)
+    images = x[block.image : block.image_end]
+    stride, reach = columns.stride, (columns.taps - 1) * columns.dilation
+    if stride > 1:
+        width = columns.outputs + reach // stride
+        planes = scratch("planes", (stride, block.images, high - low, width, x.shape[3]), x.dtype)
+        for f in {s * columns.dilation % stride for s in range(columns.taps)}:
+            _fill_plane(images[:, :, (left + f) % stride :: stride], planes[f], low, (left + f) // stride, fill)
+    elif low >= 0 and high <= rows.inputs and left >= 0 and right <= columns.inputs:
+        planes = images[None, :, low:high, left:right]
+    else:
+        planes = padded(images, (low, high), (left, right), fill)[None]
+    down = (block.rows - 1) * rows.stride + 1
+    views = []
+    for r in range(rows.taps):
+        at = slice(r * rows.dilation, r * rows.dilation + down, rows.stride)
+        places = [divmod(s * columns.dilation, stride) for s in range(columns.taps)]
+        views.append([planes[f, :, at, q : q + columns.outputs] for q, f in places])
+    return views
+
+
+def _fill_plane(x: Array, plane: Array, low: int, left: int, fill: float) -> None:
+    """plane = rows from ``low`` and columns from ``left`` on of x (both may begin or end outside it), ``fill`` outside."""
+    height, width = plane.shape[1:3]
+    top, bottom = min(max(-low, 0), height), min(max(x.shape[1] - low, 0), height)
+    first, last = min(max(-left, 0), width), min(max(x.shape[2] - left, 0), width)
     if top >= bottom or first >= last:
-        padded.fill(fill)
-        return padded
-    padded[:, :top] = fill
-    padded[:, bottom:] = fill
-    inside = padded[:, top:bottom]
+        plane.fill(fill)
+        return
+    plane[:, :top] = fill
+    plane[:, bottom:] = fill
+    inside = plane[:, top:bottom]
     inside[:, :, :first] = fill
     inside[:, :, last:] = fill
-    inside[:, :, first:last] = x[block.image : block.image_end, low + top : low + bottom, left + first : left + last]
-    return padded
+    inside[:, :, first:last] = x[:, low + top : low + bottom, left + first : left + last]
+
+
+def phases(
+    inputs: int, outputs: int, taps: int, stride: int, pad: int, dilation: int
+) -> Iterator[tuple[int, list[int], Axis]]:
+    """How inputs gather what outputs send them, along one image axis of a convolution or pooling.
+
+    Inputs that are equal modulo the stride form a phase and meet the same taps. For each phase: its first input, its taps in the order
+    of the outputs over which they come, and how its inputs read the outputs, a window of one output a tap.
+    Input i meets output o over tap t where i + pad = o * stride + t * dilation.
+    """
+    step = stride // math.gcd(stride, dilation)  # between the taps of one phase
+    for phase in range(min(stride, inputs)):
+        meeting = [t for t in range(taps) if (phase + pad - t * dilation) % stride == 0][::-1]
+        count = -(-(inputs - phase) // stride)
+        start = (phase + pad - meeting[0] * dilation) // stride if meeting else 0
+        yield phase, meeting, Axis(outputs, count, len(meeting), 1, start, step * dilation // stride)
