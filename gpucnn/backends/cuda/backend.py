@@ -46,18 +46,21 @@ class CudaBackend(Backend):
 
     def from_host(self, array: Any) -> Array:
         view, back = _by_memory_order(array)
-        return self.xp.array(view, order="C", copy=True).transpose(back)
+        with self.context():
+            return self.xp.array(view, order="C", copy=True).transpose(back)
 
     def to_host(self, array: Array) -> Any:
         view, back = _by_memory_order(array)
-        host = view.copy() if self.xp is np else view.get()
-        self.check_faults()
+        with self.context():
+            host = view.copy() if self.xp is np else view.get()
+            self.check_faults()
         return host.transpose(back)
 
     def synchronize(self) -> None:
-        if self.xp is not np:
-            self.xp.cuda.Device(self.engine.index).synchronize()
-        self.check_faults()
+        with self.context():
+            if self.xp is not np:
+                self.xp.cuda.Device(self.engine.index).synchronize()
+            self.check_faults()
 
     def check_faults(self) -> None:
         """Raises what kernels found wrong in their data since the last check (ValueError for a label out of range)."""
