@@ -76,17 +76,17 @@ class GpucnnTrainer:
 
         gpucnn.manual_seed(0)
         self._backend = backends.get(gpucnn.device(device))
-        self._model = models.lecture_cnn(device=device)
+        self.model = models.lecture_cnn(device=device)
         self._loss = nn.CrossEntropyLoss()
-        self._optimizer = optim.SGD(self._model.parameter_groups(), lr=LEARNING_RATE)
-        self._average = MovingAverage(self._model.parameters(), tutorial_decay())
+        self._optimizer = optim.SGD(self.model.parameter_groups(), lr=LEARNING_RATE)
+        self.average = MovingAverage(self.model.parameters(), tutorial_decay())
 
     def step(self, images: Any, labels: Any) -> Any:
         self._optimizer.zero_grad()
-        loss = self._loss(self._model(images), labels)
+        loss = self._loss(self.model(images), labels)
         loss.backward()
         self._optimizer.step()
-        self._average.update()
+        self.average.update()
         return loss
 
     def synchronize(self) -> None:

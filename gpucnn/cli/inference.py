@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpucnn.cli.options import DataDir, DeviceOption, Quiet, usable_device
-from gpucnn.cli.output import Output
+from gpucnn.cli.output import Output, count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,8 @@ def evaluate(
     metrics = training.evaluate(loaded.model, loaded.test_loader(images, batch_size))
     kind = "the moving average of the weights" if loaded.averaged else "the weights"
     output.say(
-        f"{loaded.config.model} after {loaded.epoch} epochs, {kind}, on the {len(images)} test images of {images.name}"
+        f"{loaded.config.model} after {count(loaded.epoch, 'epoch')}, {kind},"
+        f" on the {len(images)} test images of {images.name}"
     )
     output.result(f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}")
 

@@ -32,6 +32,17 @@ class Output:
         print(text, flush=True)
 
 
+def rate(examples_per_second: float) -> str:
+    """A speed, with decimals where it is a slow one."""
+    digits = 0 if examples_per_second >= 10 else 2
+    return f"{examples_per_second:,.{digits}f} examples/sec"
+
+
+def count(number: int, thing: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 7 s, 4:05 or 1:02:03."""
     whole = max(0, round(seconds))

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from gpucnn.cli.output import Output, duration
+from gpucnn.cli.output import Output, duration, rate
 
 LINE_SECONDS = 30.0  # where there is no bar, a sign of life this often within an epoch
 
@@ -43,7 +43,7 @@ class Lines:
         left = f", {duration(seconds_left)} left" if seconds_left is not None else ""
         self._output.say(
             f"epoch {self._epoch}/{self._epochs}, step {done}/{self._steps}: loss {loss:.4f}, accuracy {accuracy:.2%},"
-            f" {examples_per_second:,.0f} examples/sec{left}"
+            f" {rate(examples_per_second)}{left}"
         )
 
     def evaluating(self, done: int, total: int) -> None:
@@ -91,7 +91,7 @@ class Bar:
         self, done: int, examples_per_second: float, loss: float, accuracy: float, seconds_left: float | None
     ) -> None:
         left = f"  {duration(seconds_left)} left" if seconds_left is not None else ""
-        told = f"{examples_per_second:,.0f} examples/sec  loss {loss:.3f}  accuracy {accuracy:.1%}{left}"
+        told = f"{rate(examples_per_second)}  loss {loss:.3f}  accuracy {accuracy:.1%}{left}"
         self._bar.update(self._task, completed=done, told=told)
 
     def evaluating(self, done: int, total: int) -> None:
@@ -113,5 +113,5 @@ def epoch_line(record: dict[str, Any], epochs: int) -> str:
         parts.append(f"test accuracy {record['test_accuracy']:.2%}")
     if record["average_accuracy"] is not None:
         parts.append(f"with averaged weights {record['average_accuracy']:.2%}")
-    parts.append(f"{record['examples_per_second']:,.0f} examples/sec")
+    parts.append(rate(record["examples_per_second"]))
     return f"epoch {record['epoch']}/{epochs}: {', '.join(parts)}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpucnn.cli.options import DataDir, DeviceOption, Quiet, usable_device
-from gpucnn.cli.output import Output, duration
+from gpucnn.cli.output import Output, count, duration
 
 if TYPE_CHECKING:
     from gpucnn.training import Summary
@@ -72,7 +73,9 @@ def train(
             changes["model"] = canonical_name(model)
     else:
         config = training.config_for(model or "lecture", **changes)
-    with display(output) as progress:
+    with warnings.catch_warnings(), display(output) as progress:
+        # NumPy warns of the overflow on the way to a loss that is not finite; that loss is the one line that is shown.
+        warnings.filterwarnings("ignore", "overflow|invalid value|divide by zero", RuntimeWarning)
         if resume is not None:
             summary = training.train(resume=resume, changes=changes, progress=progress)
         else:
@@ -84,7 +87,7 @@ def _told(summary: Summary) -> str:
     """The run in a few lines; they name the data that it really trained on."""
     lines = [
         f"trained {summary.config.model} on {summary.data} ({summary.source}), device {summary.device}:"
-        f" {summary.epochs} epochs, {summary.steps} steps, {duration(summary.seconds)}"
+        f" {count(summary.epochs, 'epoch')}, {count(summary.steps, 'step')}, {duration(summary.seconds)}"
     ]
     if summary.last is not None and summary.last.test_accuracy is not None:
         weights, averaged = summary.last.test_accuracy, summary.last.average_accuracy

@@ -11,8 +11,8 @@ import time
 import pytest
 
 BUDGET = 0.15  # seconds over `import numpy`, on a machine without a GPU
-HEAVY = """cupy torch matplotlib PIL typer rich pooch requests safetensors threadpoolctl asyncio multiprocessing
-    concurrent.futures unittest sqlite3""".split()
+HEAVY = ["cupy", "torch", "matplotlib", "PIL", "typer", "rich", "pooch", "requests", "safetensors", "threadpoolctl"]
+HEAVY += ["asyncio", "multiprocessing", "concurrent.futures", "unittest", "sqlite3"]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,162 @@
+"""The benchmark: what it measures, what it writes down, and the table that it makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpucnn import bench
+from gpucnn.bench.record import percentile
+from gpucnn.cli import main
+
+CPU = "Some CPU, 2 cores"
+
+
+def result(framework: str, device: str, layout: str, *speeds: float, memory: int | None = None) -> bench.Result:
+    name = CPU if device == "cpu" else "Some GPU"
+    return bench.Result(framework, "1.0", device, name, layout, speeds, memory)
+
+
+@pytest.fixture
+def record() -> bench.Record:
+    """Two devices, PyTorch on each, its layouts apart; figures that are easy to divide."""
+    machine = {
+        "cpu": "Some CPU", "commit": "0123456789abcdef", "versions": {"gpucnn": "0.1.0", "numpy": "2.0"},
+        "blas": [{"name": "openblas", "version": "1", "threads": 2, "architecture": "X"}],
+        "gpus": [{"name": "Some GPU", "driver": "570", "memory_mib": 1.0, "power_limit_watts": 700.0}],
+    }  # fmt: skip
+    results = [
+        result("gpucnn", "cpu", "channels_last", 500.0, 900.0, 830.0, 800.0, 860.0, memory=300 << 20),
+        result("PyTorch", "cpu", "channels_last", 415.0, 415.0, 415.0),
+        result("PyTorch", "cpu", "contiguous", 410.0, 999.0, 400.0),
+        result("gpucnn", "cuda:0", "channels_last", 41_500.0),
+        result("PyTorch", "cuda:0", "contiguous", 83_000.0),
+    ]
+    return bench.Record("2026-01-02", "lecture", 128, 20, 5, "cifar10", machine, results)
+
+
+def test_the_lectures_rows_come_first_then_this_machines(record: bench.Record) -> None:
+    lines = bench.as_markdown(record).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert [row[:3] for row in cells[2:6]] == [
+        ["2 x AMD Opteron 6168", "TensorFlow, 2017", "440"],
+        ["i7-7500U", "TensorFlow, 2017", "415"],
+        ["GeForce 940MX", "TensorFlow, 2017", "1,190"],
+        ["GeForce 1070", "TensorFlow, 2017", "6,500"],
+    ]
+    assert [row[4] for row in cells[2:6]] == ["1.06", "1.00", "2.87", "15.7"]
+    assert cells[6:] == [
+        # median of five; 20th and 80th percentile; 830 / 415; itself; 830 / 415 (the better of PyTorch's two medians)
+        [CPU, "gpucnn 1.0", "830", "740 to 868", "2.00", "1.00", "2.00"],
+        [CPU, "PyTorch 1.0 (channels_last)", "415", "415 to 415", "1.00", "0.50", ""],
+        ["Some GPU", "gpucnn 1.0", "41,500", "41,500 to 41,500", "100.0", "50.0", "0.50"],
+        ["Some GPU", "PyTorch 1.0 (contiguous)", "83,000", "83,000 to 83,000", "200.0", "100.0", ""],
+    ]
+
+
+def test_the_notes_say_what_the_figures_are_figures_of(record: bench.Record) -> None:
+    parts = ["batch 128", "median of 5 repeats of 20 steps", "input pipeline included (cifar10)", "2026-01-02"]
+    parts += ["0123456789ab", "numpy 2.0", "openblas with 2 threads", "driver 570", "power limit 700 W", "300 MiB"]
+    for text in (bench.as_text(record), bench.as_markdown(record)):
+        assert [part for part in parts if part not in text] == []
+
+
+def test_percentiles_interpolate() -> None:
+    assert percentile((3.0, 1.0, 2.0), 50) == 2.0
+    assert percentile((0.0, 10.0), 20) == 2.0
+    assert percentile((7.0,), 80) == 7.0
+
+
+def test_a_record_survives_its_file(record: bench.Record, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(record.to_json())
+    assert bench.read(tmp_path / "record.json") == record
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1, "results": [{"framework": 3}]}'])
+def test_what_is_no_record_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(content)
+    with pytest.raises(ValueError, match=r"record\.json: not a record"):
+        bench.read(tmp_path / "record.json")
+
+
+def test_report_renders_a_record_without_measuring(
+    record: bench.Record, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "record.json").write_text(record.to_json())
+    assert main(["bench", "--report", str(tmp_path / "record.json")]) == 0
+    assert capfd.readouterr().out == bench.as_markdown(record) + "\n"
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_measurement_from_the_command_line(
+    synthetic: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small one, of gpucnn alone; on generated images where the pipeline is included."""
+    from gpucnn import data
+
+    monkeypatch.setattr(data, "find", lambda *_, **__: (data.Shapes(count=24), data.Shapes(train=False, count=8)))
+    file = tmp_path / "record.json"
+    arguments = ["bench", "--device", "cpu", "--no-peers", "--batch-size", "4", "--steps", "7", "--repeats", "3"]
+    assert main([*arguments, "--json", str(file), *(["--synthetic"] if synthetic else [])]) == 0
+    told = capfd.readouterr().out
+    assert "GeForce 1070" in told
+    written = json.loads(file.read_text())
+    assert written["input"] == ("synthetic" if synthetic else "shapes")
+    assert (written["batch_size"], written["steps"], written["repeats"]) == (4, 7, 3)
+    (only,) = written["results"]
+    assert (only["framework"], only["device"], only["layout"]) == ("gpucnn", "cpu", "channels_last")
+    assert len(only["examples_per_second"]) == 3
+    assert min(only["examples_per_second"]) > 0
+    machine = written["machine"]
+    assert machine["cores"] >= 1
+    assert machine["versions"]["numpy"]
+    assert machine["python"]
+    assert machine["commit"]
+
+
+def test_peak_memory_comes_from_a_process_of_its_own(tmp_path: Path) -> None:
+    from gpucnn.bench.contestants import Contestant
+    from gpucnn.bench.memory import peak_memory
+
+    small, large = (peak_memory(Contestant("gpucnn", "cpu", "channels_last"), size) for size in (1, 64))
+    # The activations of the lecture network: conv1's output alone has 24 * 24 * 64 floats an example.
+    assert large - small > 63 * 24 * 24 * 64 * 4
+    with pytest.raises(RuntimeError, match="memory measurement"):
+        peak_memory(Contestant("gpucnn", "nowhere", "channels_last"), 1)
+
+
+@pytest.mark.peers
+def test_pytorchs_network_is_the_same_network() -> None:
+    """From the same weights: the same losses over three steps, so both sides of the benchmark do the same work."""
+    import numpy as np
+    import torch
+
+    from gpucnn import tensor
+    from gpucnn.bench.contestants import GpucnnTrainer, synthetic_batches
+    from gpucnn.bench.torch_networks import LectureTrainer
+
+    for layout in ("contiguous", "channels_last"):
+        peer = LectureTrainer("cpu", layout)
+        ours = GpucnnTrainer("cpu")
+        state = {name: value.numpy() for name, value in ours.model.state_dict().items()}
+        assert state.keys() == peer.network.state_dict().keys()
+        peer.network.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+        for average, parameter in zip(peer.average, peer.parameters, strict=True):
+            average.copy_(parameter.detach())
+        assert sum(value.size for value in state.values()) == 1_068_298
+        for images, labels in synthetic_batches(16)[:3]:
+            mine = ours.step(tensor(images, device="cpu"), tensor(labels, device="cpu")).item()
+            assert mine == pytest.approx(peer.step(images, labels).item(), rel=1e-5)
+        for name, average in zip(state, peer.average, strict=True):
+            mine = dict(zip(state, ours.average.averages, strict=True))[name].numpy()
+            np.testing.assert_allclose(mine, average.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.peers
+def test_pytorch_is_measured_in_both_layouts() -> None:
+    measured = bench.measure(bench.Options(batch_size=2, steps=1, repeats=1, device="cpu", synthetic=True))
+    assert [(one.framework, one.layout) for one in measured.results] == [
+        ("gpucnn", "channels_last"), ("PyTorch", "channels_last"), ("PyTorch", "contiguous"),
+    ]  # fmt: skip
