@@ -124,16 +124,20 @@ def includes(source: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     files = [source]
     for file in files:  # grows while it is walked
-        for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', _text(file), re.MULTILINE):
+        for name in _INCLUDE.findall(file.read_text(encoding="utf-8")):
             if name in found:
                 continue
-            folders = (source.parent, settings.kernels_path())
-            included = next((folder / name for folder in folders if (folder / name).is_file()), None)
-            if included is None:
+            included = source.parent / name
+            if not included.is_file():
+                included = settings.kernels_path() / name
+            if not included.is_file():
                 raise DeclarationError(f'{file.name} includes "{name}", which is not in {source.parent}')
             found[name] = included
             files.append(included)
     return found
+
+
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 
 def _text(file: Path) -> str:
