@@ -1,4 +1,4 @@
-"""Awkward sizes for hypothesis: odd, asymmetric, strided, dilated, grouped, channels not a multiple of four, empty batches."""
+"""Awkward sizes for hypothesis: odd, asymmetric, strided, dilated, grouped, channels of any number, empty batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
-
 
 quick = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 thorough = settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -19,7 +19,7 @@ backend = NumpyBackend()
 
 
 def check_all(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
-    """All three operators and the bias gradient of one geometry, the products both by whole windows and by their rows."""
+    """All operators on one geometry, their products both by whole windows and by the windows' rows."""
     for least_row in (1, 10**9):
         with patch.object(conv2d, "LEAST_ROW", least_row):
             check_operators(g, dtype, seed)
@@ -67,7 +67,9 @@ NAMED = {
     "filter as large as the image": Conv2dGeometry.of((6, 5, 7, 6), (11, 5, 7, 6)),
     "padding wider than the filter": Conv2dGeometry.of((2, 3, 5, 4), (4, 3, 2, 3), padding=((4, 5), (3, 6))),
     "stride beyond the filter": Conv2dGeometry.of((2, 3, 11, 13), (4, 3, 2, 1), stride=(5, 3)),
-    "stride and dilation share a factor": Conv2dGeometry.of((2, 3, 14, 15), (4, 3, 3, 3), stride=(4, 2), padding=3, dilation=(2, 4)),
+    "stride and dilation share a factor": Conv2dGeometry.of(
+        (2, 3, 14, 15), (4, 3, 3, 3), stride=(4, 2), padding=3, dilation=(2, 4)
+    ),
     "no images": Conv2dGeometry.of((0, 3, 8, 8), (4, 3, 3, 3)),
 }
 

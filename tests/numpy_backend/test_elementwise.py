@@ -1,4 +1,4 @@
-"""ReLU, dropout, LRN, matrix products, the loss, scatter_add and the updates of the NumPy backend against the formula."""
+"""ReLU, dropout, LRN, products, loss, scatter_add and updates of the NumPy backend against the formula."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def test_lrn(shape: tuple[int, ...], dtype: Any, seed: int, size: int, alpha: fl
 @pytest.mark.full
 @thorough
 @given(*lrn_arguments)
-def test_lrn_many(shape: tuple[int, ...], dtype: Any, seed: int, size: int, alpha: float, beta: float, k: float) -> None:
+def test_lrn_many(
+    shape: tuple[int, ...], dtype: Any, seed: int, size: int, alpha: float, beta: float, k: float
+) -> None:
     check_lrn(shape, dtype, seed, size, alpha, beta, k)
 
 
@@ -135,7 +137,9 @@ def test_many_products(m: int, n: int, k: int, dtype: Any, seed: int, batch: int
     check_products(m, n, k, dtype, seed, batch)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(128, 384, 2304), (384, 2304, 128), (128, 2304, 384), (1, 10, 192), (700, 3, 5)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(128, 384, 2304), (384, 2304, 128), (128, 2304, 384), (1, 10, 192), (700, 3, 5)]
+)
 def test_products_of_the_lecture_network(m: int, n: int, k: int) -> None:
     check_products(m, n, k, np.float32, 1, None)
 
@@ -153,8 +157,13 @@ def check_loss(n: int, classes: int, dtype: Any, seed: int, spread: float, label
 
 
 loss_arguments = (
-    st.integers(0, 40), st.integers(1, 30), dtypes, seeds, st.sampled_from([0.1, 1.0, 30.0, 1000.0]), st.sampled_from([np.int32, np.int64]),
-)  # fmt: skip
+    st.integers(0, 40),
+    st.integers(1, 30),
+    dtypes,
+    seeds,
+    st.sampled_from([0.1, 1.0, 30.0, 1000.0]),
+    st.sampled_from([np.int32, np.int64]),
+)
 
 
 @quick
@@ -191,12 +200,20 @@ def test_a_label_out_of_range_is_named_with_its_row(label: int) -> None:
 def test_scatter_add_adds_in_order(m: int, size: int, dtype: Any, seed: int) -> None:
     positions = np.random.default_rng(seed).integers(0, size, m)
     values = normal(seed, (m,), dtype) * np.exp(normal(seed + 1, (m,), dtype) * 5)
-    np.testing.assert_array_equal(backend.scatter_add(size, positions, values), reference.scatter_add(size, positions, values))
+    np.testing.assert_array_equal(
+        backend.scatter_add(size, positions, values), reference.scatter_add(size, positions, values)
+    )
 
 
 sgd_arguments = (
-    st.sampled_from([0.0, 0.9]), st.sampled_from([0.0, 0.3]), st.sampled_from([0.0, 0.004]), st.booleans(), st.booleans(), dtypes, seeds,
-)  # fmt: skip
+    st.sampled_from([0.0, 0.9]),
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([0.0, 0.004]),
+    st.booleans(),
+    st.booleans(),
+    dtypes,
+    seeds,
+)
 
 
 @quick
@@ -218,7 +235,9 @@ def test_sgd(
         before = buffers[i] if momentum else None
         check(after[i], lambda *a, dtype: reference.sgd_step(*a, dtype=dtype)[0], p, d, before, *rest, what="parameter")
         if momenta:
-            check(momenta[i], lambda *a, dtype: reference.sgd_step(*a, dtype=dtype)[1], p, d, before, *rest, what="buffer")
+            check(
+                momenta[i], lambda *a, dtype: reference.sgd_step(*a, dtype=dtype)[1], p, d, before, *rest, what="buffer"
+            )
 
 
 def test_sgd_refuses_an_array_with_gaps() -> None:

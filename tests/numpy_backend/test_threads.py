@@ -32,7 +32,11 @@ def _operators() -> dict[str, Callable[[], Any]]:
     conv = Conv2dGeometry.of((32, 16, 20, 20), (24, 16, 5, 5), padding=2)
     strided = Conv2dGeometry.of((32, 16, 20, 20), (24, 8, 3, 3), stride=2, padding=1, groups=2)
     pool = Pool2dGeometry.of((64, 24, 20, 20), 3, 2, "same")
-    x, w, dy = normal(1, conv.input_shape, np.float32), normal(2, conv.weight_shape, np.float32), normal(3, conv.output_shape, np.float32)
+    x, w, dy = (
+        normal(1, conv.input_shape, np.float32),
+        normal(2, conv.weight_shape, np.float32),
+        normal(3, conv.output_shape, np.float32),
+    )
     w2, dy2 = normal(4, strided.weight_shape, np.float32), normal(5, strided.output_shape, np.float32)
     images, after = normal(6, pool.input_shape, np.float32), normal(7, pool.output_shape, np.float32)
     wide, tall = normal(8, (128, 2304), np.float32), normal(9, (384, 2304), np.float32)
@@ -53,7 +57,9 @@ def _operators() -> dict[str, Callable[[], Any]]:
         "strided, grouped wgrad": lambda: backend.conv2d_wgrad(x, dy2, strided),
         "bias_grad": lambda: backend.bias_grad(dy),
         "max_pool forward": lambda: backend.max_pool2d_forward(images, pool),
-        "max_pool backward": lambda: backend.max_pool2d_backward(after, backend.max_pool2d_forward(images, pool)[1], pool),
+        "max_pool backward": lambda: backend.max_pool2d_backward(
+            after, backend.max_pool2d_forward(images, pool)[1], pool
+        ),
         "avg_pool forward": lambda: backend.avg_pool2d_forward(images, pool, True, None),
         "avg_pool backward": lambda: backend.avg_pool2d_backward(after, pool, True, None),
         "relu": lambda: (backend.relu_forward(images), backend.relu_backward(images, backend.relu_forward(images))),
@@ -61,7 +67,9 @@ def _operators() -> dict[str, Callable[[], Any]]:
         "lrn backward": lambda: backend.lrn_backward(images, images, scale, 9, 1e-3, 0.75, 1.0),
         "linear": lambda: backend.linear_forward(wide, tall, tall[:, 0].copy()),
         "matmul": lambda: backend.matmul(wide, wide, transpose_a=True),
-        "batched matmul": lambda: backend.matmul(wide.reshape(8, 16, 2304), wide.reshape(8, 16, 2304), transpose_b=True),
+        "batched matmul": lambda: backend.matmul(
+            wide.reshape(8, 16, 2304), wide.reshape(8, 16, 2304), transpose_b=True
+        ),
         "sgd": sgd,
     }
 

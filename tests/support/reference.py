@@ -1,9 +1,9 @@
 """Every primitive of gpucnn/backends/base.py by its formula, in plain NumPy that shares nothing with the backends.
 
-Arrays are laid out as at backend level: images N, H, W, C and filters K, R, S, C/groups. Each function returns a
-:class:`Reference`: the value, and S, the same operator on absolute values, which is what rounding errors are measured against
-(see tests/support/tolerance.py). All computing is done in ``dtype``: float64 gives the reference, float32 the "plain computation"
-of the tolerance rule, and longdouble the reference for float64.
+Arrays are laid out as at backend level: images N, H, W, C and filters K, R, S, C/groups. Each function returns
+a :class:`Reference`: the value, and S, the same operator on absolute values, which is what rounding errors are
+measured against (see tests/support/tolerance.py). All computing is done in ``dtype``: float64 gives the
+reference, float32 the "plain computation" of the tolerance rule, and longdouble the reference for float64.
 
 Convolution and pooling lay the input into an explicitly padded array and loop over the filter's places (r, s).
 """
@@ -60,7 +60,7 @@ def _grouped(array: Array, groups: int, axis: int) -> list[Array]:
     return np.split(array, groups, axis=axis)
 
 
-# ---- convolution ----------------------------------------------------------------------------------------------------------
+# ---- convolution -----------------------------------------------------------------------------------------
 
 
 def _fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
@@ -73,9 +73,7 @@ def _fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
     return y if bias is None else y + bias
 
 
-def conv2d_fprop(
-    x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, dtype: DTypeLike = np.float64
-) -> Reference:
+def conv2d_fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, dtype: DTypeLike = np.float64) -> Reference:
     """y (N,P,Q,K)."""
     x, w, bias = x.astype(dtype), w.astype(dtype), None if bias is None else bias.astype(dtype)
     return Reference(_fprop(x, w, bias, g), _fprop(abs(x), abs(w), None if bias is None else abs(bias), g))
@@ -122,14 +120,14 @@ def bias_grad(dy: Array, dtype: DTypeLike = np.float64) -> Reference:
     return Reference(rows.sum(axis=0), abs(rows).sum(axis=0))
 
 
-# ---- pooling --------------------------------------------------------------------------------------------------------------
+# ---- pooling ---------------------------------------------------------------------------------------------
 
 
 def max_pool2d_forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
     """y (N,P,Q,C) and the place r*S + s of the maximum, exact in any dtype.
 
-    The first of equals wins, the first NaN above all; padding never does. A window that sees padding alone (dilation can do
-    that) gives -inf at place 0.
+    The first of equals wins, the first NaN above all; padding never does. A window that sees padding alone
+    (dilation can do that) gives -inf at place 0.
     """
     places = _Places(g)
     padded, real = places.pad(x, -np.inf), places.pad(np.ones(x.shape, bool), False)
@@ -208,7 +206,7 @@ def avg_pool2d_backward(
     return Reference(_avg_pool_backward(dy, g, divisors), _avg_pool_backward(abs(dy), g, abs(divisors)))
 
 
-# ---- elementwise and normalisation ----------------------------------------------------------------------------------------
+# ---- elementwise and normalisation -----------------------------------------------------------------------
 
 
 def relu_forward(x: Array) -> Array:
@@ -260,7 +258,7 @@ def lrn_backward(
     return Reference(gradient(dy, x, 1), gradient(abs(dy), abs(x), -1))
 
 
-# ---- matrices -------------------------------------------------------------------------------------------------------------
+# ---- matrices --------------------------------------------------------------------------------------------
 
 
 def matmul(
@@ -284,7 +282,7 @@ def linear_forward(x: Array, w: Array, bias: Array | None, dtype: DTypeLike = np
     return Reference(product.value + bias, product.scale + abs(bias))
 
 
-# ---- loss -----------------------------------------------------------------------------------------------------------------
+# ---- loss ------------------------------------------------------------------------------------------------
 
 
 def softmax_cross_entropy_forward(
@@ -313,7 +311,7 @@ def softmax_cross_entropy_backward(
     return Reference(dlosses[:, None] * (softmax - onehot), scale)
 
 
-# ---- indexing -------------------------------------------------------------------------------------------------------------
+# ---- indexing --------------------------------------------------------------------------------------------
 
 
 def scatter_add(size: int, positions: Array, values: Array) -> Array:
@@ -324,7 +322,7 @@ def scatter_add(size: int, positions: Array, values: Array) -> Array:
     return out
 
 
-# ---- optimizers -----------------------------------------------------------------------------------------------------------
+# ---- optimizers ------------------------------------------------------------------------------------------
 
 
 def sgd_step(

@@ -7,9 +7,10 @@ Elementwise: |y - y64| <= max(2 e, 4 eps S), where
 * eps is the machine epsilon of the dtype computed in (2**-23 for float32, 2**-52 for float64);
 * e is the largest error, over all elements, of a plain computation at that dtype, here NumPy running the same formula.
 
-A correct sum of n terms in another order can miss twice the plain computation's error (it does in one case of eight), and one of few
-terms can have a plain computation that happens to be exact; the second term carries those. The factors 2 and 4 are not to be moved
-to make a test pass; :mod:`tests.support.calibrate` says how they were found, and can be run again.
+A correct sum of n terms in another order can miss twice the plain computation's error (it does in one case of
+eight), and one of few terms can have a plain computation that happens to be exact; the second term carries
+those. The factors 2 and 4 are not to be moved to make a test pass; :mod:`tests.support.calibrate` says how they
+were found, and can be run again.
 """
 
 from __future__ import annotations
@@ -29,10 +30,8 @@ EPS_FACTOR = 4
 WIDER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
 
 
-def bound(
-    expected: Array, scale: Array | None, plain: Array | None = None, dtype: DTypeLike = np.float32
-) -> Array:
-    """The largest |y - expected| allowed, elementwise. Without ``plain`` the term 2 e is left out, which is stricter."""
+def bound(expected: Array, scale: Array | None, plain: Array | None = None, dtype: DTypeLike = np.float32) -> Array:
+    """The largest |y - expected| allowed, elementwise. Without ``plain`` the term 2 e is left out: stricter."""
     allowed = np.zeros(np.shape(expected)) if scale is None else EPS_FACTOR * np.finfo(dtype).eps * np.abs(scale)
     if plain is not None and np.size(expected):
         allowed = np.maximum(allowed, PLAIN_FACTOR * np.max(np.abs(plain.astype(expected.dtype) - expected)))
@@ -47,7 +46,7 @@ def assert_close(
     dtype: DTypeLike | None = None,
     what: str = "result",
 ) -> None:
-    """Fails, naming the worst element, where ``actual`` breaks the rule. ``dtype`` is that computed in, by default that of ``actual``.
+    """Fails, naming the worst element, where ``actual`` breaks the rule; ``dtype`` is that computed in, if another.
 
     Shapes must be equal, and the places of NaN and of the infinities too.
     """
@@ -64,15 +63,16 @@ def assert_close(
         worst = np.unravel_index(np.argmax(excess), excess.shape)
         place = tuple(int(i) for i in worst)
         raise AssertionError(
-            f"{what}: {int((excess > 0).sum())} of {excess.size} elements are too far off; the worst, at {place}, is {actual[worst]!r}, "
-            f"expected {expected[worst]!r}: error {error[worst]:.3g}, allowed {allowed[worst]:.3g}"
+            f"{what}: {int((excess > 0).sum())} of {excess.size} elements are off; the worst, at {place}, "
+            f"is {actual[worst]!r}, expected {expected[worst]!r}: error {error[worst]:.3g}, allowed {allowed[worst]:.3g}"
         )
 
 
 def check(actual: Any, operator: Callable[..., Reference], *arguments: Any, what: str | None = None) -> None:
     """Holds ``actual`` to a function of tests/support/reference.py that returns one :class:`Reference`.
 
-    The reference is computed in the next wider format, and ``e`` by the same function at the dtype of ``actual``.
+    The reference is computed in the next wider format, and ``e`` by the same function at the dtype of
+    ``actual``.
     """
     actual = np.asarray(actual)
     expected = operator(*arguments, dtype=WIDER[actual.dtype])

@@ -61,9 +61,7 @@ class NumpyBackend(Backend):
     def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
         return lrn.forward(x, size, alpha, beta, k)
 
-    def lrn_backward(
-        self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float
-    ) -> Array:
+    def lrn_backward(self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         return lrn.backward(dy, x, scale, size, alpha, beta, k)
 
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:

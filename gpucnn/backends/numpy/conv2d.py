@@ -1,17 +1,19 @@
 """Convolution as matrix products over blocks of images: fprop, dgrad and wgrad.
 
-A block's windows are laid side by side (im2col) into a buffer that stays in cache, and one product with the filters gives its
-outputs. As GEMMs, of a block with M outputs (n, p, q) and for each group:
+A block's windows are laid side by side (im2col) into a buffer that stays in cache, and one product with the
+filters gives its outputs. As GEMMs, of a block with M outputs (n, p, q) and for each group:
 
     fprop   y (M, K)       = windows (M, RSC) x filters (RSC, K)
     wgrad   dw (RSC, K)    = windows (M, RSC) transposed x dy (M, K), added up over the blocks in a fixed order
     dgrad   dx (M', C)     = windows of dy (M', R'S'K) x filters (R'S'K, C)
 
-Where a filter's row is long enough to be a product's inner size, only the windows' rows are laid out (SC instead of RSC of them, so R
-times less to copy): the windows' rows of image row h serve every filter row r, shifted, and R products are added.
+Where a filter's row is long enough to be a product's inner size, only the windows' rows are laid out (SC
+instead of RSC of them, so R times less to copy): the windows' rows of image row h serve every filter row r,
+shifted, and R products are added.
 
-dgrad gathers as fprop does: the inputs of one phase, those that are equal modulo the stride, meet the same taps of the filter, and their
-gradient is a convolution of dy with those taps, reversed, at stride 1. Stride 1 has one phase; nothing is ever scattered.
+dgrad gathers as fprop does: the inputs of one phase, those that are equal modulo the stride, meet the same taps
+of the filter, and their gradient is a convolution of dy with those taps, reversed, at stride 1. Stride 1 has
+one phase; nothing is ever scattered.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def _wgrad_by_rows(x: Array, dy: Array, block: Block, rows: Axis, columns: Axis,
     """One block's dw as (R, S*C, K)."""
     rows_of = _window_rows(x, block, rows, columns)
     part = dy[block.image : block.image_end, block.row : block.row_end]
-    gradients = scratch("gradients", (block.rows, block.images) + part.shape[2:], dy.dtype)
+    gradients = scratch("gradients", (block.rows, block.images, *part.shape[2:]), dy.dtype)
     np.copyto(gradients, part.transpose(1, 0, 2, 3))
     flat = gradients.reshape(-1, part.shape[3])
     for r in range(rows.taps):
@@ -122,7 +124,7 @@ def bias_grad(dy: Array) -> Array:
 
 
 def _column_sums(rows: Array) -> Array:
-    """(k,): the sums of ``rows`` (m, k) over m, no running sum of more than FOLD terms and with long additions for short rows."""
+    """(k,): the sums of ``rows`` (m, k) over m; no running sum has more than FOLD terms, and additions are long."""
     k = rows.shape[1]
     total = np.zeros(k, rows.dtype)
     while len(rows) > FOLD:
@@ -144,7 +146,7 @@ def _swapped(w: Array, groups: int) -> Array:
 
 
 def _by_rows(rows: Axis, columns: Axis, channels: int, groups: int) -> bool:
-    """Whether to lay out the windows' rows only: R products of inner size S*C must be worth it, and rows shift by whole rows."""
+    """Whether to lay out the windows' rows only: where rows shift by whole rows and S*C will do as inner size."""
     return groups == 1 and rows.stride == 1 and rows.taps > 1 and columns.taps * channels >= LEAST_ROW
 
 
@@ -173,7 +175,7 @@ def _shifted(rows_of: Array, first: int, count: int) -> Array:
 
 
 def _im2col(x: Array, block: Block, rows: Axis, columns: Axis, groups: int) -> Array:
-    """A block's windows, (groups, M, R*S*C/groups): in this thread's buffer, or ``x`` itself where a window is a pixel."""
+    """A block's windows (groups, M, R*S*C/groups): in this thread's buffer, or ``x`` itself where they are pixels."""
     windows = window_view(x, block, rows, columns)
     b, p, q, r, s, c = windows.shape
     if r * s * groups == 1 and windows.flags.c_contiguous:
@@ -190,9 +192,7 @@ def _by_group(y: Array, groups: int) -> Array:
     return y.reshape(b * p * q, groups, k // groups).transpose(1, 0, 2)
 
 
-def _correlate(
-    x: Array, w: Array, bias: Array | None, y: Array, rows: Axis, columns: Axis, groups: int
-) -> None:
+def _correlate(x: Array, w: Array, bias: Array | None, y: Array, rows: Axis, columns: Axis, groups: int) -> None:
     """y (N,P,Q,K) = windows of x (N,H,W,C) times filters (K,R',S',C/groups), plus bias; y may be any view."""
     by_rows = _by_rows(rows, columns, x.shape[3], groups)
     # As many copies of the bias as a row has outputs: short rows are slow to add.
@@ -225,7 +225,7 @@ def _correlation(x: Array, w: Array, rows: Axis, columns: Axis, groups: int) -> 
             return
         product = scratch("product", (groups, m, k), x.dtype)
         np.matmul(windows, filters, out=product)
-        by_group = part.shape[:3] + (groups, k)
+        by_group = (*part.shape[:3], groups, k)
         part.reshape(by_group)[...] = product.transpose(1, 0, 2).reshape(by_group)
 
     return compute

@@ -23,7 +23,7 @@ def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = Fa
     out = np.empty(left.shape[:-1] + right.shape[-1:], np.result_type(a, b))
     flat = out.shape[:-2]
     if flat:
-        lefts, rights, outs = (m.reshape((-1,) + m.shape[-2:]) for m in (left, right, out))
+        lefts, rights, outs = (m.reshape((-1, *m.shape[-2:])) for m in (left, right, out))
         with single_blas_thread:
             for_each(lambda i: np.matmul(lefts[i], rights[i], out=outs[i]), range(len(outs)))
     else:

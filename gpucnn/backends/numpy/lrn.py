@@ -18,7 +18,7 @@ BAND = 64  # channels of one product
 
 
 def forward(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
-    """y = x / scale**beta and scale = k + alpha / size * (sum of squares over ``size`` channels), both like x (..., C)."""
+    """y = x / scale**beta and scale = k + alpha / size * (sum of squares of ``size`` channels), like x (..., C)."""
     y, scale = np.empty_like(x, order="C"), np.empty_like(x, order="C")
     xs, ys, scales = (_rows(array) for array in (x, y, scale))
     sums = _WindowSums(x.shape[-1], size, size // 2, alpha / size, x.dtype)
@@ -36,10 +36,11 @@ def forward(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[A
     return y, scale
 
 
-def backward(
-    dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float
-) -> Array:
-    """dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows that hold the channel)."""
+def backward(dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    """dx of :func:`forward`, like x.
+
+    dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows with the channel).
+    """
     dx = np.empty_like(x, order="C")
     dys, xs, scales, dxs = (_rows(array) for array in (dy, x, scale, dx))
     sums = _WindowSums(x.shape[-1], size, (size - 1) // 2, -2 * alpha * beta / size, x.dtype)
@@ -87,9 +88,10 @@ def _power(scale: Array, beta: float, out: Array) -> None:
 class _WindowSums:
     """factor * (sum over the ``size`` channels d from c - before on, those outside left out), for every channel c.
 
-    A product with a banded matrix of ``factor``, BAND channels of c at a time: a BLAS multiplies by its zeros faster than NumPy adds
-    shifted channels (64 channels, a window of 9: 35 microseconds against 64 for 32,768 elements). Where a value is not finite, 0 times
-    it would be NaN in its neighbours' sums, and the channels are added.
+    A product with a banded matrix of ``factor``, BAND channels of c at a time: a BLAS multiplies by its zeros
+    faster than NumPy adds shifted channels (64 channels, a window of 9: 35 microseconds against 64 for 32,768
+    elements). Where a value is not finite, 0 times it would be NaN in its neighbours' sums, and the channels
+    are added.
     """
 
     def __init__(self, channels: int, size: int, before: int, factor: float, dtype: Any) -> None:

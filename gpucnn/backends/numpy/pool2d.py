@@ -39,7 +39,10 @@ def max_forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
 
 
 def _max(taps: list[list[Array]], y: Array, index: Array) -> None:
-    """Running maximum over the taps, of finite values: a later place wins where it is greater, so the largest winner's number stays."""
+    """Running maximum over the taps, of finite values.
+
+    A later place wins where its value is greater, so the largest winner's number stays.
+    """
     wins, taken = scratch("wins", y.shape, np.bool_), scratch("taken", y.shape, index.dtype)
     values = [value for row in taps for value in row]
     if len(values) == 1:
@@ -122,9 +125,10 @@ def _divisors(
 
 
 def _gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
-    """dx (N,H,W,C): every input adds up the dy of the windows that hold it, of those that chose it where ``index`` is given.
+    """dx (N,H,W,C): every input adds up the dy of the windows that hold it; of those that chose it, given ``index``.
 
-    Inputs of one phase (see :func:`phases`) hold the same places of their windows, so each term is one operation on long arrays.
+    Inputs of one phase (see :func:`phases`) hold the same places of their windows, so that each term is one operation
+    on long arrays.
     """
     dx = np.empty(g.input_shape, dy.dtype)
     down = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
@@ -133,20 +137,23 @@ def _gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
 
     def run(block: Block) -> None:
         images = slice(block.image, block.image_end)
-        ranges = [(block.row, min(block.row_end, axis.outputs)) for _, _, axis in down]
-        rows = _hull([axis.reads(*span) for (_, taps, axis), span in zip(down, ranges, strict=True) if taps and span[0] < span[1]])
+        # Phases differ by one row at most: the last block may find some of them at their end.
+        parts = [(p, taps, axis, block.row, min(block.row_end, axis.outputs)) for p, taps, axis in down]
+        parts = [part for part in parts if part[3] < part[4]]
+        rows = _hull([axis.reads(first, last) for _, taps, axis, first, last in parts if taps])
         gradient = padded(dy[images], rows, columns, name="gradient")
         chosen = None if index is None else padded(index[images], rows, columns, name="chosen")
-        for (height, row_taps, row_axis), (first, last) in zip(down, ranges, strict=True):
+        for height, row_taps, row_axis, first, last in parts:
+            from_row = slice(height + first * g.stride_h, height + last * g.stride_h, g.stride_h)
             for width, column_taps, column_axis in across:
-                start, stop = height + first * g.stride_h, height + last * g.stride_h
-                out = dx[images, start : max(stop, start) : g.stride_h, width :: g.stride_w]
                 terms = [
-                    (r * g.S + s, slice(i := row_axis.reads(first, last)[0] - rows[0] + j * row_axis.dilation, i + last - first),
-                     slice(k := column_axis.start - columns[0] + m * column_axis.dilation, k + column_axis.outputs))
-                    for j, r in enumerate(row_taps) for m, s in enumerate(column_taps)
-                ]  # fmt: skip
-                _add_terms(gradient, chosen, terms, out)
+                    (r * g.S + s, i, j)
+                    for r, i in zip(row_taps, _tap_slices(row_axis, first, last, rows[0]), strict=True)
+                    for s, j in zip(
+                        column_taps, _tap_slices(column_axis, 0, column_axis.outputs, columns[0]), strict=True
+                    )
+                ]
+                _add_terms(gradient, chosen, terms, dx[images, from_row, width :: g.stride_w])
 
     row_bytes = -(-g.H * g.W * g.C * dx.itemsize // max(down[0][2].outputs, 1))
     for_each(run, blocks(g.N, down[0][2].outputs, row_bytes, BLOCK_BYTES))
@@ -158,9 +165,15 @@ def _hull(ranges: list[tuple[int, int]]) -> tuple[int, int]:
     return min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0)
 
 
+def _tap_slices(axis: Axis, first: int, last: int, origin: int) -> list[slice]:
+    """What the outputs [first, last) of a stride-1 axis read, tap by tap, counted from ``origin``."""
+    starts = [axis.start + first + t * axis.dilation - origin for t in range(axis.taps)]
+    return [slice(start, start + last - first) for start in starts]
+
+
 def _add_terms(gradient: Array, chosen: Array | None, terms: list[tuple[int, slice, slice]], out: Array) -> None:
-    """out = sum of the gradients at the terms' places, of those whose index is the term's number."""
-    if not terms or not out.size:
+    """out = the sum over ``terms`` (number, rows, columns) of the gradients there, of those that chose ``number``."""
+    if not terms:
         out[...] = 0
         return
     total, share = scratch("sum", out.shape, out.dtype), scratch("share", out.shape, out.dtype)
@@ -171,12 +184,13 @@ def _add_terms(gradient: Array, chosen: Array | None, terms: list[tuple[int, sli
             np.equal(chosen[:, rows, columns], chosen.dtype.type(number), out=wins)
             select(values, wins, share)
             values = share
-        if i == 0:
-            np.copyto(out if len(terms) == 1 else total, values)
-        else:
+        if i:
             np.add(total, values, out=total)
-    if len(terms) > 1:
-        np.copyto(out, total)  # rows of single pixels: faster to copy than to add into
+        elif len(terms) > 1:
+            np.copyto(total, values)
+        else:
+            total = values
+    np.copyto(out, total)  # ``out`` may be every other pixel: such rows are faster copied to than added to
 
 
 def _blocks(g: Pool2dGeometry, itemsize: int) -> list[Block]:

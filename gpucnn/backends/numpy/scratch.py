@@ -1,4 +1,4 @@
-"""Buffers that each thread keeps from block to block, so that a block's data stays in cache and costs no page faults."""
+"""Buffers that each thread keeps from block to block: data stays in cache, and memory is not asked for again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEPT_BYTES = 8 << 20  # a larger buffer is for one use
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """This thread's buffer ``name`` as an uninitialised array; the next call with the same name hands out the same memory."""
+    """This thread's buffer ``name`` as an uninitialised array; the next call with that name gives the same memory."""
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
     buffers: dict[str, NDArray[np.uint8]] = _local.__dict__

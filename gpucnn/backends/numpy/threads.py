@@ -1,9 +1,9 @@
-"""Threads over blocks of work, one BLAS thread inside each, so that no bit of a result depends on how many threads there are.
+"""Threads over blocks of work, one BLAS thread inside each: no bit of a result depends on how many there are.
 
-Two things make that so. The bounds of the blocks come from the sizes of the problem alone, never from the number of threads, and blocks
-either own their part of the output or leave partial results that are added in a fixed order. And BLAS, which splits a product by its own
-thread count and then gives other bits, is held to one thread while a primitive runs. NumPy and BLAS release the GIL, so plain Python
-threads do.
+Two things make that so. The bounds of the blocks come from the sizes of the problem alone, never from the
+number of threads, and blocks either own their part of the output or leave partial results that are added in a
+fixed order. And BLAS, which splits a product by its own thread count and then gives other bits, is held to one
+thread while a primitive runs. NumPy and BLAS release the GIL, so plain Python threads do.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class _Blas:
                 for library in self.libraries:
                     library.set_num_threads(1)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with self.lock:
             self.users -= 1
             if self.users == 0:

@@ -63,10 +63,10 @@ class Block:
 
 
 def blocks(images: int, rows: int, row_bytes: int, budget: int) -> list[Block]:
-    """Cuts (images, rows) into blocks of at most ``budget`` bytes, ``row_bytes`` to an output row, that differ little in size.
+    """Cuts (images, rows) into blocks of about equal size, at most ``budget`` bytes at ``row_bytes`` an output row.
 
-    Whole images where at least one fits, else runs of rows of one image. Where the budget alone would give few blocks, they are made
-    smaller, down to a quarter of the budget, so that threads have something to share.
+    Whole images where at least one fits, else runs of rows of one image. Where the budget alone would give few
+    blocks, they are made smaller, down to a quarter of the budget, so that threads have something to share.
     """
     if images == 0 or rows == 0:
         return []
@@ -89,7 +89,7 @@ def spans(count: int, size: int) -> list[tuple[int, int]]:
 
 
 def window_view(x: Array, block: Block, rows: Axis, columns: Axis, fill: float = 0) -> Array:
-    """The windows of a block of outputs as a view (images, rows, Q, R, S, C), of ``x`` or, with padding, of this thread's copy.
+    """A block's windows as a view (images, rows, Q, R, S, C), of ``x`` or, with padding, of this thread's copy.
 
     x is (N, H, W, C), C-contiguous. The copy lasts until this thread's next call.
     """
@@ -105,10 +105,8 @@ def window_view(x: Array, block: Block, rows: Axis, columns: Axis, fill: float =
     return np.ndarray(shape, x.dtype, source, offset, strides)
 
 
-def padded(
-    x: Array, rows: tuple[int, int], columns: tuple[int, int], fill: float = 0, name: str = "padded"
-) -> Array:
-    """Rows [low, high) and columns [left, right) of images (N, H, W, C), ``fill`` where there is no input; in buffer ``name``."""
+def padded(x: Array, rows: tuple[int, int], columns: tuple[int, int], fill: float = 0, name: str = "padded") -> Array:
+    """Rows [low, high) and columns [left, right) of images (N, H, W, C), ``fill`` outside; in buffer ``name``."""
     (low, high), (left, right) = rows, columns
     copy = scratch(name, (x.shape[0], high - low, right - left, x.shape[3]), x.dtype)
     _fill_plane(x, copy, low, left, fill)
@@ -116,10 +114,10 @@ def padded(
 
 
 def tap_views(x: Array, block: Block, rows: Axis, columns: Axis, fill: float) -> list[list[Array]]:
-    """For every tap (r, s) the inputs (images, rows, Q, C) that a block's outputs meet there, as views with long contiguous rows.
+    """For every tap (r, s) the inputs (images, rows, Q, C) that a block's outputs meet there, with contiguous rows.
 
-    At a stride above 1 every stride-th column is wanted: this thread's copy keeps columns that are equal modulo the stride together,
-    because elementwise operations on rows of single pixels take twice as long.
+    At a stride above 1 every stride-th column is wanted: this thread's copy keeps columns that are equal modulo
+    the stride together, because elementwise operations on rows of single pixels take twice as long.
     """
     low, high = rows.reads(block.row, block.row_end)
     left, right = columns.reads(0, columns.outputs)
@@ -144,7 +142,7 @@ def tap_views(x: Array, block: Block, rows: Axis, columns: Axis, fill: float) ->
 
 
 def _fill_plane(x: Array, plane: Array, low: int, left: int, fill: float) -> None:
-    """plane = rows from ``low`` and columns from ``left`` on of x (both may begin or end outside it), ``fill`` outside."""
+    """plane = rows from ``low`` on and columns from ``left`` on of x, ``fill`` where they are outside it."""
     height, width = plane.shape[1:3]
     top, bottom = min(max(-low, 0), height), min(max(x.shape[1] - low, 0), height)
     first, last = min(max(-left, 0), width), min(max(x.shape[2] - left, 0), width)
@@ -164,9 +162,9 @@ def phases(
 ) -> Iterator[tuple[int, list[int], Axis]]:
     """How inputs gather what outputs send them, along one image axis of a convolution or pooling.
 
-    Inputs that are equal modulo the stride form a phase and meet the same taps. For each phase: its first input, its taps in the order
-    of the outputs over which they come, and how its inputs read the outputs, a window of one output a tap.
-    Input i meets output o over tap t where i + pad = o * stride + t * dilation.
+    Inputs that are equal modulo the stride form a phase and meet the same taps. For each phase: its first
+    input, its taps in the order of the outputs over which they come, and how its inputs read the outputs, a
+    window of one output a tap. Input i meets output o over tap t where i + pad = o * stride + t * dilation.
     """
     step = stride // math.gcd(stride, dilation)  # between the taps of one phase
     for phase in range(min(stride, inputs)):
