@@ -26,11 +26,11 @@ struct Windows {
     int tap_step_h, tap_step_w;
 };
 
-template <int MN, int THREADS, int VEC_>
+template <class T, int MN, int VEC_>
 struct WindowSource {
     static constexpr int VEC = VEC_;
     static constexpr bool K_CONTIGUOUS = true;
-    using share = Share<MN, THREADS, VEC, true>;
+    using share = Share<T, MN, VEC, true>;
     static constexpr int COUNT = share::COUNT;
 
     const float* images;
@@ -66,7 +66,7 @@ struct WindowSource {
     }
 
     __device__ __forceinline__ void advance() {
-        tap.advance(STAGE_K, shape.taps_w, shape.depth);
+        tap.advance(T::BK, shape.taps_w, shape.depth);
     }
 };
 
@@ -84,7 +84,7 @@ __device__ __forceinline__ void fprop(const float* x, const float* w, const floa
     }
     __syncthreads();
 
-    WindowSource<T::BM, T::THREADS, VEC> a(
+    WindowSource<T, T::BM, VEC> a(
         x + group * depth, windows, first_row,
         [&](int row, int& n, int& h0, int& w0) {
             const int q = row % g.Q, p = row / g.Q % g.P;
@@ -93,10 +93,10 @@ __device__ __forceinline__ void fprop(const float* x, const float* w, const floa
             w0 = q * g.stride_w - g.pad_left;
             return row < rows;
         });
-    MatrixSource<T::BN, T::THREADS, VEC, true> b(
+    MatrixSource<T, T::BN, VEC, true> b(
         w + static_cast<long long>(group) * columns * extent_k, extent_k, first_column, columns, 0, extent_k);
     float acc[T::TM][T::TN];
-    gemm_mainloop<T>(a, b, ceil_div(extent_k, STAGE_K), acc);
+    gemm_mainloop<T>(a, b, ceil_div(extent_k, T::BK), acc);
     const int first_k = block.outer * block.columns;  // the group's first output channel
     gemm_epilogue<T, VEC>(acc, y + first_k, bias == nullptr ? nullptr : bias + first_k, block, [&](int row) {
         return static_cast<long long>(row) * g.K;
@@ -109,11 +109,11 @@ struct Phase {
 };
 
 // Filters as operand B of dgrad: rows are input channels, K runs over (tap row, tap column, output channel).
-template <int MN, int THREADS, int VEC_>
+template <class T, int MN, int VEC_>
 struct TransposedFilterSource {
     static constexpr int VEC = VEC_;
     static constexpr bool K_CONTIGUOUS = false;
-    using share = Share<MN, THREADS, VEC, false>;
+    using share = Share<T, MN, VEC, false>;
     static constexpr int COUNT = share::COUNT;
 
     const float* filters;  // of the group, at this thread's first channel
@@ -145,7 +145,7 @@ struct TransposedFilterSource {
     }
 
     __device__ __forceinline__ void advance() {
-        tap.advance(STAGE_K, windows.taps_w, windows.depth);
+        tap.advance(T::BK, windows.taps_w, windows.depth);
     }
 };
 
@@ -176,7 +176,7 @@ __device__ __forceinline__ void dgrad(const float* dy, const float* w, float* dx
     }
     __syncthreads();
 
-    WindowSource<T::BM, T::THREADS, VEC> a(
+    WindowSource<T, T::BM, VEC> a(
         dy + group * depth, windows, first_row,
         [&](int row, int& n, int& p0, int& q0) {
             p0 = vertical.origin + row / phase_width % phase_height;
@@ -184,10 +184,10 @@ __device__ __forceinline__ void dgrad(const float* dy, const float* w, float* dx
             n = row / phase_width / phase_height;
             return row < rows;
         });
-    TransposedFilterSource<T::BN, T::THREADS, VEC> b(
+    TransposedFilterSource<T, T::BN, VEC> b(
         w + static_cast<long long>(group) * depth * g.R * g.S * columns, g, windows, vertical, horizontal, first_column);
     float acc[T::TM][T::TN];
-    gemm_mainloop<T>(a, b, ceil_div(windows.taps_h * windows.taps_w * depth, STAGE_K), acc);
+    gemm_mainloop<T>(a, b, ceil_div(windows.taps_h * windows.taps_w * depth, T::BK), acc);
     gemm_epilogue<T, VEC>(acc, dx + block.outer * block.columns, nullptr, block, [&](int row) {
         const int j = row % phase.width, i = row / phase.width % phase.height, n = row / phase.width / phase.height;
         const long long image_row = static_cast<long long>(n) * g.H + phase.first_h + i * g.stride_h;
@@ -196,11 +196,11 @@ __device__ __forceinline__ void dgrad(const float* dy, const float* w, float* dx
 }
 
 // Operand B of wgrad: rows are filter elements (r, s, c), K runs over output pixels (n, p, q).
-template <int MN, int THREADS, int VEC_>
+template <class T, int MN, int VEC_>
 struct PixelSource {
     static constexpr int VEC = VEC_;
     static constexpr bool K_CONTIGUOUS = false;
-    using share = Share<MN, THREADS, VEC, false>;
+    using share = Share<T, MN, VEC, false>;
     static constexpr int COUNT = share::COUNT;
 
     const float* x;  // at the group's first channel
@@ -234,8 +234,8 @@ struct PixelSource {
     }
 
     __device__ __forceinline__ void advance() {
-        pixel.advance(STAGE_K, g.P, g.Q);
-        k_left -= STAGE_K;
+        pixel.advance(T::BK, g.P, g.Q);
+        k_left -= T::BK;
     }
 };
 
@@ -251,10 +251,10 @@ __device__ __forceinline__ void wgrad(
 
     const int k_begin = blockIdx.y * k_per_split, k_end = min(g.N * g.P * g.Q, k_begin + k_per_split);
 
-    MatrixSource<T::BM, T::THREADS, VEC, false> a(dy + group * rows, g.K, first_row, rows, k_begin, k_end);
-    PixelSource<T::BN, T::THREADS, VEC> b(x + group * depth, g, first_column, columns, k_begin, k_end);
+    MatrixSource<T, T::BM, VEC, false> a(dy + group * rows, g.K, first_row, rows, k_begin, k_end);
+    PixelSource<T, T::BN, VEC> b(x + group * depth, g, first_column, columns, k_begin, k_end);
     float acc[T::TM][T::TN];
-    gemm_mainloop<T>(a, b, ceil_div(k_end - k_begin, STAGE_K), acc);
+    gemm_mainloop<T>(a, b, ceil_div(k_end - k_begin, T::BK), acc);
     gemm_epilogue<T, VEC>(acc, partial, nullptr, block, [&](int row) {
         return (static_cast<long long>(blockIdx.y) * g.K + block.outer * block.rows + row) * block.columns;
     });
@@ -275,7 +275,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv2d_fprop_64x64_vec4(
 extern "C" __global__ void __launch_bounds__(128, 4) conv2d_fprop_64x64_scalar(
     IN float* __restrict__ x, IN float* __restrict__ w, IN float* __restrict__ bias, OUT float* __restrict__ y,
     Conv2dGeometry g) {
-    fprop<Tile64x64, 1>(x, w, bias, y, g);
+    fprop<Tile64x64Scalar, 1>(x, w, bias, y, g);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) conv2d_dgrad_128x64_vec4(
@@ -290,7 +290,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv2d_dgrad_64x64_vec4(
 
 extern "C" __global__ void __launch_bounds__(128, 4) conv2d_dgrad_64x64_scalar(
     IN float* __restrict__ dy, IN float* __restrict__ w, OUT float* __restrict__ dx, Conv2dGeometry g) {
-    dgrad<Tile64x64, 1>(dy, w, dx, g);
+    dgrad<Tile64x64Scalar, 1>(dy, w, dx, g);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) conv2d_wgrad_64x128_vec4(
@@ -305,5 +305,5 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv2d_wgrad_64x64_vec4(
 
 extern "C" __global__ void __launch_bounds__(128, 4) conv2d_wgrad_64x64_scalar(
     IN float* __restrict__ x, IN float* __restrict__ dy, OUT float* __restrict__ partial, int k_per_split, Conv2dGeometry g) {
-    wgrad<Tile64x64, 1>(x, dy, partial, k_per_split, g);
+    wgrad<Tile64x64Scalar, 1>(x, dy, partial, k_per_split, g);
 }

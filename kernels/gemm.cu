@@ -11,7 +11,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) gemm_nn_64x64_vec4(
 extern "C" __global__ void __launch_bounds__(128, 4) gemm_nn_64x64_scalar(
     IN float* __restrict__ a, IN float* __restrict__ b, IN float* __restrict__ bias, OUT float* __restrict__ c, int M, int N, int K,
     int batch, int k_per_split) {
-    gemm<Tile64x64, 1, false, false>(a, b, bias, c, M, N, K, batch, k_per_split);
+    gemm<Tile64x64Scalar, 1, false, false>(a, b, bias, c, M, N, K, batch, k_per_split);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4) gemm_nt_64x64_vec4(
@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) gemm_nt_64x64_vec4(
 extern "C" __global__ void __launch_bounds__(128, 4) gemm_nt_64x64_scalar(
     IN float* __restrict__ a, IN float* __restrict__ b, IN float* __restrict__ bias, OUT float* __restrict__ c, int M, int N, int K,
     int batch, int k_per_split) {
-    gemm<Tile64x64, 1, false, true>(a, b, bias, c, M, N, K, batch, k_per_split);
+    gemm<Tile64x64Scalar, 1, false, true>(a, b, bias, c, M, N, K, batch, k_per_split);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4) gemm_tn_64x64_vec4(
@@ -35,11 +35,11 @@ extern "C" __global__ void __launch_bounds__(128, 4) gemm_tn_64x64_vec4(
 extern "C" __global__ void __launch_bounds__(128, 4) gemm_tn_64x64_scalar(
     IN float* __restrict__ a, IN float* __restrict__ b, IN float* __restrict__ bias, OUT float* __restrict__ c, int M, int N, int K,
     int batch, int k_per_split) {
-    gemm<Tile64x64, 1, true, false>(a, b, bias, c, M, N, K, batch, k_per_split);
+    gemm<Tile64x64Scalar, 1, true, false>(a, b, bias, c, M, N, K, batch, k_per_split);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4) gemm_tt_64x64_scalar(
     IN float* __restrict__ a, IN float* __restrict__ b, IN float* __restrict__ bias, OUT float* __restrict__ c, int M, int N, int K,
     int batch, int k_per_split) {
-    gemm<Tile64x64, 1, true, true>(a, b, bias, c, M, N, K, batch, k_per_split);
+    gemm<Tile64x64Scalar, 1, true, true>(a, b, bias, c, M, N, K, batch, k_per_split);
 }

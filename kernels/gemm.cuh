@@ -20,12 +20,12 @@ __device__ __forceinline__ void gemm(
     if (threadIdx.x == 0) block = Block{tile.m * T::BM, M, tile.n * T::BN, N, tile.outer};
 
     const int k_begin = blockIdx.y * k_per_split, k_end = min(K, k_begin + k_per_split);
-    MatrixSource<T::BM, T::THREADS, VEC, !TRANSPOSE_A> a(
+    MatrixSource<T, T::BM, VEC, !TRANSPOSE_A> a(
         a_matrix + static_cast<long long>(tile.outer) * M * K, TRANSPOSE_A ? M : K, tile.m * T::BM, M, k_begin, k_end);
-    MatrixSource<T::BN, T::THREADS, VEC, TRANSPOSE_B> b(
+    MatrixSource<T, T::BN, VEC, TRANSPOSE_B> b(
         b_matrix + static_cast<long long>(tile.outer) * K * N, TRANSPOSE_B ? K : N, tile.n * T::BN, N, k_begin, k_end);
     float acc[T::TM][T::TN];
-    gemm_mainloop<T>(a, b, ceil_div(k_end - k_begin, STAGE_K), acc);
+    gemm_mainloop<T>(a, b, ceil_div(k_end - k_begin, T::BK), acc);
     gemm_epilogue<T, VEC>(acc, c, bias, block, [&](int row) {
         return ((static_cast<long long>(blockIdx.y) * batch + block.outer) * M + row) * N;
     });

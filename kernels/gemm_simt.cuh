@@ -1,7 +1,7 @@
 // The float32 matrix product that linear layers and the implicit-GEMM convolutions share, on the ordinary FMA units ("SIMT").
 //
-// A block computes a tile of BM x BN results. It walks along K in stages of BK = 8: the two operands' slices of a stage (BM x 8 and
-// 8 x BN) come from global memory into shared memory, both transposed so that K is the outer index, and each thread then adds
+// A block computes a tile of BM x BN results. It walks along K in stages of BK = 8 or 16: the two operands' slices of a stage (BM x BK
+// and BK x BN) come from global memory into shared memory, both transposed so that K is the outer index, and each thread then adds
 // the stage's products to its own TM x TN results, in registers:
 //
 //     for k in stage:  acc[i][j] += a_tile[k][row i] * b_tile[k][column j]      TM + TN reads from shared memory, TM * TN FMAs
@@ -11,7 +11,7 @@
 //
 // Threads of a warp lie as 4 x 8 on the tile, a thread's rows (columns) in groups of 4 that are 4 lanes (8 lanes) apart: then a warp reads
 // 4 different float4 of a_tile and 8 of b_tile at a time, without bank conflicts. Rows of the shared tiles are padded by 4 floats: a run of
-// 4 neighbours along K goes to 4 rows of the tile, and with this pitch the 32 lanes of a warp write to 32 banks.
+// 4 neighbours along K goes to 4 rows of the tile, and with this pitch the 32 lanes of a warp write to 32 banks (16 if BK is 16).
 //
 // Where the operands come from is not known here. A source is a class with
 //     static constexpr bool K_CONTIGUOUS   whether memory runs along K, or along M (N)
@@ -24,31 +24,32 @@
 
 #include "common.cuh"
 
-constexpr int STAGE_K = 8;    // BK
-constexpr int TILE_PAD = 4;   // floats behind each row of a shared tile, see above
-constexpr int LANES_M = 4;    // a warp is LANES_M x LANES_N threads
+constexpr int TILE_PAD = 4;  // floats behind each row of a shared tile, see above
+constexpr int LANES_M = 4;   // a warp is LANES_M x LANES_N threads
 constexpr int LANES_N = 8;
 
-template <int BM_, int BN_, int WARPS_M_, int WARPS_N_>
+template <int BM_, int BN_, int BK_, int WARPS_M_, int WARPS_N_>
 struct Tile {
-    static constexpr int BM = BM_, BN = BN_;
+    static constexpr int BM = BM_, BN = BN_, BK = BK_;
     static constexpr int WARPS_M = WARPS_M_, WARPS_N = WARPS_N_;
     static constexpr int THREADS = 32 * WARPS_M * WARPS_N;
     static constexpr int TM = BM / (WARPS_M * LANES_M), TN = BN / (WARPS_N * LANES_N);
 };
 
-using Tile128x64 = Tile<128, 64, 4, 1>;  // 128 threads, 8 x 8 results each
-using Tile64x128 = Tile<64, 128, 2, 2>;  // 128 threads, 8 x 8
-using Tile64x64 = Tile<64, 64, 4, 1>;    // 128 threads, 4 x 8
+// 128 threads each. Longer stages need more registers for what is on its way, which the larger tiles do not have, nor the scalar instances.
+using Tile128x64 = Tile<128, 64, 8, 4, 1>;  // 8 x 8 results a thread
+using Tile64x128 = Tile<64, 128, 8, 2, 2>;  // 8 x 8
+using Tile64x64 = Tile<64, 64, 16, 4, 1>;   // 4 x 8
+using Tile64x64Scalar = Tile<64, 64, 8, 4, 1>;
 
 // Which elements of its operand's stage a thread fetches: COUNT runs of VEC neighbours in memory, all at the same place k() along K.
 // Neighbouring threads take neighbouring runs, along K or along M (N), whichever memory runs along.
-template <int MN, int THREADS, int VEC, bool K_CONTIGUOUS>
+template <class T, int MN, int VEC, bool K_CONTIGUOUS>
 struct Share {
-    static constexpr int COUNT = MN * STAGE_K / (THREADS * VEC);
-    static constexpr int LANES = K_CONTIGUOUS ? STAGE_K / VEC : THREADS / STAGE_K;  // threads that lie along memory
-    static constexpr int STEP = K_CONTIGUOUS ? THREADS / LANES : LANES * VEC;       // rows between runs
-    static_assert(COUNT * THREADS * VEC == MN * STAGE_K, "the threads of a block share a stage evenly");
+    static constexpr int COUNT = MN * T::BK / (T::THREADS * VEC);
+    static constexpr int LANES = K_CONTIGUOUS ? T::BK / VEC : T::THREADS / T::BK;  // threads that lie along memory
+    static constexpr int STEP = K_CONTIGUOUS ? T::THREADS / LANES : LANES * VEC;       // rows between runs
+    static_assert(COUNT * T::THREADS * VEC == MN * T::BK, "the threads of a block share a stage evenly");
 
     __device__ static int k() {
         return K_CONTIGUOUS ? threadIdx.x % LANES * VEC : threadIdx.x / LANES;
@@ -83,11 +84,11 @@ __device__ __forceinline__ float* floats(float4* array) {
 }
 
 // An operand that lies in memory as a matrix: element (row, k) at row * pitch + k (K_CONTIGUOUS) or at k * pitch + row.
-template <int MN, int THREADS, int VEC_, bool K_CONTIGUOUS_>
+template <class T, int MN, int VEC_, bool K_CONTIGUOUS_>
 struct MatrixSource {
     static constexpr int VEC = VEC_;
     static constexpr bool K_CONTIGUOUS = K_CONTIGUOUS_;
-    using share = Share<MN, THREADS, VEC, K_CONTIGUOUS>;
+    using share = Share<T, MN, VEC, K_CONTIGUOUS>;
     static constexpr int COUNT = share::COUNT;
 
     const float* run;     // the first of this thread's runs in the current stage
@@ -102,7 +103,7 @@ struct MatrixSource {
         const int k = k_begin + share::k();
         run = matrix + (K_CONTIGUOUS ? row * pitch + k : k * pitch + row);
         run_step = K_CONTIGUOUS ? share::STEP * pitch : share::STEP;
-        stage_step = K_CONTIGUOUS ? STAGE_K : STAGE_K * pitch;
+        stage_step = K_CONTIGUOUS ? T::BK : T::BK * pitch;
         rows_left = rows - row;
         k_left = k_end - k;
     }
@@ -117,14 +118,14 @@ struct MatrixSource {
 
     __device__ __forceinline__ void advance() {
         run += stage_step;
-        k_left -= STAGE_K;
+        k_left -= T::BK;
     }
 };
 
 // Stores a thread's share of a stage into the operand's shared tile, where K is the outer index.
-template <int MN, int THREADS, int VEC, bool K_CONTIGUOUS, int COUNT>
-__device__ __forceinline__ void store_share(float (&tile)[STAGE_K][MN + TILE_PAD], const float (&values)[COUNT][VEC]) {
-    using share = Share<MN, THREADS, VEC, K_CONTIGUOUS>;
+template <class T, int MN, int VEC, bool K_CONTIGUOUS, int COUNT>
+__device__ __forceinline__ void store_share(float (&tile)[T::BK][MN + TILE_PAD], const float (&values)[COUNT][VEC]) {
+    using share = Share<T, MN, VEC, K_CONTIGUOUS>;
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
         if constexpr (!K_CONTIGUOUS && VEC == 4) {
@@ -161,8 +162,8 @@ __device__ __forceinline__ void load_fragment(const float* from, float (&to)[COU
 // acc = A * B over `stages` stages from where the sources stand. Every thread of the block must call it.
 template <class T, class SourceA, class SourceB>
 __device__ __forceinline__ void gemm_mainloop(SourceA& a, SourceB& b, int stages, float (&acc)[T::TM][T::TN]) {
-    __shared__ __align__(16) float a_tile[2][STAGE_K][T::BM + TILE_PAD];
-    __shared__ __align__(16) float b_tile[2][STAGE_K][T::BN + TILE_PAD];
+    __shared__ __align__(16) float a_tile[2][T::BK][T::BM + TILE_PAD];
+    __shared__ __align__(16) float b_tile[2][T::BK][T::BN + TILE_PAD];
 
 #pragma unroll
     for (int i = 0; i < T::TM; ++i) zero_run(acc[i]);
@@ -177,8 +178,8 @@ __device__ __forceinline__ void gemm_mainloop(SourceA& a, SourceB& b, int stages
     b.fetch(b_values);
     int buffer = 0;
     for (int left = stages;; --left) {
-        store_share<T::BM, T::THREADS, SourceA::VEC, SourceA::K_CONTIGUOUS>(a_tile[buffer], a_values);
-        store_share<T::BN, T::THREADS, SourceB::VEC, SourceB::K_CONTIGUOUS>(b_tile[buffer], b_values);
+        store_share<T, T::BM, SourceA::VEC, SourceA::K_CONTIGUOUS>(a_tile[buffer], a_values);
+        store_share<T, T::BN, SourceB::VEC, SourceB::K_CONTIGUOUS>(b_tile[buffer], b_values);
         __syncthreads();  // also: everybody has finished with the other buffer
         if (left > 1) {
             a.advance();
@@ -187,7 +188,7 @@ __device__ __forceinline__ void gemm_mainloop(SourceA& a, SourceB& b, int stages
             b.fetch(b_values);
         }
 #pragma unroll
-        for (int k = 0; k < STAGE_K; ++k) {
+        for (int k = 0; k < T::BK; ++k) {
             float a_fragment[T::TM], b_fragment[T::TN];
             load_fragment<T::TM, LANES_M>(&a_tile[buffer][k][thread_row<T>()], a_fragment);
             load_fragment<T::TN, LANES_N>(&b_tile[buffer][k][thread_column<T>()], b_fragment);

@@ -11,7 +11,7 @@ from typing import Any
 
 Array = Any
 
-STAGE = 8  # the kernels' STAGE_K: parts begin at multiples of it
+STAGE = 16  # terms in the kernels' longest stage (kernels/gemm_simt.cuh): parts begin at multiples of it
 ENOUGH_BLOCKS = 512  # that keep any GPU busy: a few for each of its (up to about 150) multiprocessors
 SHORTEST_SUM = 128  # terms in a part; below that, writing and reading partial sums costs more than it brings
 LONGEST_SUM = 512  # terms in a part: the rounding error of a running sum grows with its length
