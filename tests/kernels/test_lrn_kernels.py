@@ -1,0 +1,87 @@
+"""Local response normalisation: windows odd and even, wider than the row, rows beyond shared memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpucnn import backends
+from gpucnn.backends.cuda import lrn
+from gpucnn.device import device
+from tests.kernels.arrays import exact_ends, host
+from tests.numpy_backend.geometries import normal, seeds
+from tests.support import reference
+from tests.support.tolerance import assert_close, check
+
+LECTURE = (9, 9 * 0.001 / 9.0, 0.75, 1.0)  # size, alpha, beta, k of the lecture network
+
+
+def check_lrn(
+    backend: Any, shape: tuple[int, ...], size: int, alpha: float, beta: float, k: float, seed: int = 0
+) -> None:
+    x, dy = 3 * normal(seed, shape, np.float32), normal(seed + 1, shape, np.float32)
+    on_device = backend.from_host(x)
+    y, scale = backend.lrn_forward(on_device, size, alpha, beta, k)
+    exact = reference.lrn_forward(x, size, alpha, beta, k)
+    plain = reference.lrn_forward(x, size, alpha, beta, k, np.float32)
+    for name, actual, e, p in zip(("y", "scale"), (y, scale), exact, plain, strict=True):
+        assert_close(host(backend, actual), e.value, e.scale, p.value, what=name)
+    dx = backend.lrn_backward(backend.from_host(dy), on_device, scale, size, alpha, beta, k)
+    check(host(backend, dx), reference.lrn_backward, dy, x, None, size, alpha, beta, k)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 64), (3, 1), (2, 2, 2, 3), (4, 5), (7, 9), (5, 130), (0, 4), (2, 1500)])
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 9])
+def test_lrn(backend: Any, shape: tuple[int, ...], size: int) -> None:
+    with exact_ends(backend):
+        check_lrn(backend, shape, size, 0.3, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "alpha", "beta", "k"), [LECTURE, (5, 1e-4, 0.75, 2.0), (3, 0.7, 0.5, 1.5), (4, 2.0, 1.3, 0.1)]
+)
+def test_constants(backend: Any, size: int, alpha: float, beta: float, k: float) -> None:
+    check_lrn(backend, (2, 3, 3, 17), size, alpha, beta, k)
+
+
+def test_a_window_far_wider_than_the_row(backend: Any) -> None:
+    x, size = normal(1, (4, 6), np.float32), 2**31 - 1
+    y, scale = backend.lrn_forward(backend.from_host(x), size, size, 0.75, 1.0)  # every channel sees the whole row
+    expected = 1 + (x.astype(np.float64) ** 2).sum(axis=1, keepdims=True) * np.ones(6)
+    np.testing.assert_allclose(host(backend, scale), expected, rtol=2e-6)
+    np.testing.assert_allclose(host(backend, y), x / expected**0.75, rtol=4e-6)
+    dx = backend.lrn_backward(backend.from_host(x), backend.from_host(x), scale, size, size, 0.75, 1.0)
+    shared = (x * x * expected**-1.75).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(host(backend, dx), x * expected**-0.75 - 1.5 * x * shared, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_beyond_shared_memory(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lrn, "MOST_SHARED", 20)
+    check_lrn(backend, (5, 21), 4, 0.5, 0.75, 1.0)
+    check_lrn(backend, (5, 20), 4, 0.5, 0.6, 1.0)
+
+
+def test_a_block_walks_over_many_groups_of_rows(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lrn, "GROUP_ELEMENTS", 24)
+    monkeypatch.setattr(lrn, "MAX_BLOCKS", 2)
+    check_lrn(backend, (31, 12), 5, 0.5, 0.75, 1.0)
+
+
+def test_values_that_are_not_finite_stay_in_their_windows(backend: Any) -> None:
+    x = np.ones((1, 9), np.float32)
+    x[0, 4] = np.nan
+    y = host(backend, backend.lrn_forward(backend.from_host(x), 3, 1.0, 0.75, 1.0)[0])
+    np.testing.assert_array_equal(np.isnan(y[0]), [False] * 3 + [True] * 3 + [False] * 3)
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(0, 9), st.integers(1, 40), st.integers(1, 12), st.floats(0, 2), st.sampled_from([0.5, 0.75, 1.0]),
+    st.floats(0.5, 3), seeds,
+)  # fmt: skip
+def test_any_row(rows: int, channels: int, size: int, alpha: float, beta: float, k: float, seed: int) -> None:
+    check_lrn(backends.get(device("emulated")), (rows, channels), size, alpha, beta, k, seed)
