@@ -8,7 +8,8 @@
 // and the moving average of the weights, average -= rate * (average - parameter), likewise.
 //
 // The arrays come as tables of pointers. Array t has sizes[t] elements and is cut into chunks of CHUNK;
-// first_chunk[t] counts the chunks of the arrays before it, first_chunk[arrays] all. Launch: blocks of 256, any grid;
+// first_chunk[t] counts the chunks of the arrays before it, first_chunk[arrays] all; each array has its own weight
+// decay, for biases commonly have none. Launch: blocks of 256, any grid;
 // a block owns a chunk at a time and finds its array by bisection; thread j owns the chunk's elements j, j + 256, ...
 // No alignment is asked for: parameters may be slices.
 
@@ -38,12 +39,13 @@ __device__ __forceinline__ Chunk find_chunk(
 
 extern "C" __global__ void __launch_bounds__(256) sgd_step(
     INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
-    IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, int arrays, float lr,
-    float weight_decay) {
+    IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays,
+    int arrays, float lr) {
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
         float* __restrict__ parameter = parameters[part.array];
         IN float* __restrict__ gradient = gradients[part.array];
+        const float weight_decay = weight_decays[part.array];
         for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
             const float p = parameter[i];
             parameter[i] = fmaf(-lr, fmaf(weight_decay, p, gradient[i]), p);
@@ -54,11 +56,13 @@ extern "C" __global__ void __launch_bounds__(256) sgd_step(
 extern "C" __global__ void __launch_bounds__(256) sgd_momentum_step(
     INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
     INOUT float* const* __restrict__ momenta, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes,
-    int arrays, float lr, float momentum, float one_minus_dampening, float weight_decay, int nesterov, int first) {
+    IN float* __restrict__ weight_decays, int arrays, float lr, float momentum, float one_minus_dampening, int nesterov,
+    int first) {
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
         float* __restrict__ parameter = parameters[part.array];
         IN float* __restrict__ gradient = gradients[part.array];
+        const float weight_decay = weight_decays[part.array];
         float* __restrict__ buffer = momenta[part.array];
         for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
             const float p = parameter[i];

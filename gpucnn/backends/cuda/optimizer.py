@@ -13,10 +13,12 @@ from gpucnn.backends.cuda.grids import MAX_BLOCKS, THREADS, ceil_div, in_memory_
 
 SOURCE = "sgd.cu"
 CHUNK = 2048  # elements that a block updates at a time, as in the kernel file
-MOST_TABLES = 64  # lists of sizes whose tables are kept on a device
+MOST_TABLES = 64  # lists of sizes, and of weight decays, whose tables are kept on a device
 
 Sizes = tuple[int, ...]
+Numbers = tuple[float, ...]
 _tables: WeakKeyDictionary[Any, dict[Sizes, tuple[Array, Array, int]]] = WeakKeyDictionary()
+_number_tables: WeakKeyDictionary[Any, dict[Numbers, Array]] = WeakKeyDictionary()
 
 
 def sgd_step(
@@ -27,22 +29,24 @@ def sgd_step(
     lr: float,
     momentum: float,
     dampening: float,
-    weight_decay: float,
+    weight_decay: float | Sequence[float],
     nesterov: bool,
     first: bool,
 ) -> None:
     """One step of SGD on all parameters, in place."""
+    decays = weight_decay if isinstance(weight_decay, Sequence) else [weight_decay] * len(parameters)
     lists = [parameters, gradients] if momenta is None else [parameters, gradients, momenta]
     tables, (first_chunk, sizes, chunks) = _prepare(backend, lists)
     if not chunks:
         return
+    own_decays = _numbers(backend, tuple(d for d, p in zip(decays, parameters, strict=True) if p.size))
     grid, arrays = min(chunks, MAX_BLOCKS), len(tables[0])
     if momenta is None:
-        backend.launch(SOURCE, "sgd_step", grid, THREADS, *tables, first_chunk, sizes, arrays, lr, weight_decay)
+        backend.launch(SOURCE, "sgd_step", grid, THREADS, *tables, first_chunk, sizes, own_decays, arrays, lr)
         return
     backend.launch(
-        SOURCE, "sgd_momentum_step", grid, THREADS, *tables, first_chunk, sizes, arrays,
-        lr, momentum, 1.0 - dampening, weight_decay, int(nesterov), int(first),
+        SOURCE, "sgd_momentum_step", grid, THREADS, *tables, first_chunk, sizes, own_decays, arrays,
+        lr, momentum, 1.0 - dampening, int(nesterov), int(first),
     )  # fmt: skip
 
 
@@ -72,3 +76,13 @@ def _chunks(backend: Any, sizes: Sizes) -> tuple[Array, Array, int]:
         xp = backend.xp
         known[sizes] = xp.array(first_chunk), xp.array(np.array(sizes, np.int64)), int(first_chunk[-1])
     return known[sizes]
+
+
+def _numbers(backend: Any, numbers: Numbers) -> Array:
+    """``numbers`` (arrays,) as float32 on the device; kept, so that a steady training step copies nothing."""
+    known = _number_tables.setdefault(backend, {})
+    if numbers not in known:
+        if len(known) >= MOST_TABLES:
+            known.clear()
+        known[numbers] = backend.xp.array(np.array(numbers, np.float32))
+    return known[numbers]
