@@ -176,7 +176,7 @@ class Backend(ABC):
         lr: float,
         momentum: float,
         dampening: float,
-        weight_decay: float,
+        weight_decay: float | Sequence[float],
         nesterov: bool,
         first: bool,
     ) -> None:
@@ -186,7 +186,7 @@ class Backend(ABC):
 
         d = gradient + weight_decay * parameter; with momentum: buffer = d if ``first`` else momentum * buffer + (1 -
         dampening) * d, and d = d + momentum * buffer if ``nesterov`` else buffer; parameter -= lr * d. ``momenta`` is
-        None without momentum.
+        None without momentum; ``weight_decay`` is one number for all arrays or one for each.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ class SGD(Optimizer):
     time), and d = d + momentum * buffer with ``nesterov``, else the buffer; p -= lr * d. Parameters without a gradient
     are left alone.
 
-    All parameters with the same options are updated by one launch. Raises ValueError for negative options, and for
+    One launch updates all parameters whose options, weight decay aside, are the same. Raises ValueError for negative options, and for
     ``nesterov`` without momentum or with dampening.
     """
 
@@ -55,8 +55,9 @@ class SGD(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = self.evaluate(closure)
-        for options, parameters in self._launches().items():
-            _, _, lr, momentum, dampening, weight_decay, nesterov, first = options
+        for options, members in self._launches().items():
+            _, _, lr, momentum, dampening, nesterov, first = options
+            parameters, weight_decays = [p for p, _ in members], [decay for _, decay in members]
             backend = parameters[0].backend
             momenta = [memory_view(self.state[p]["momentum_buffer"].data) for p in parameters] if momentum else None
             with backend.context():
@@ -67,7 +68,7 @@ class SGD(Optimizer):
                     lr,
                     momentum,
                     dampening,
-                    weight_decay,
+                    weight_decays,
                     nesterov,
                     first,
                 )
@@ -75,17 +76,20 @@ class SGD(Optimizer):
                 parameter.modified()
         return loss
 
-    def _launches(self) -> dict[tuple[Any, ...], list[Tensor]]:
-        """Parameters with a gradient by what one launch can update: device, dtype, options, momentum begun or not."""
-        launches: dict[tuple[Any, ...], list[Tensor]] = {}
+    def _launches(self) -> dict[tuple[Any, ...], list[tuple[Tensor, float]]]:
+        """Parameters with a gradient, and their weight decay, by what one launch can update.
+
+        That is one device and dtype, equal options but for weight decay, and momentum begun or not.
+        """
+        launches: dict[tuple[Any, ...], list[tuple[Tensor, float]]] = {}
         for group in self.param_groups:
-            options = tuple(float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay"))
+            options = tuple(float(group[name]) for name in ("lr", "momentum", "dampening"))
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 first = bool(group["momentum"]) and self._begin_momentum(parameter)
                 key = (parameter.device, parameter.dtype, *options, bool(group["nesterov"]), first)
-                launches.setdefault(key, []).append(parameter)
+                launches.setdefault(key, []).append((parameter, float(group["weight_decay"])))
         return launches
 
     def _begin_momentum(self, parameter: Tensor) -> bool:

@@ -92,12 +92,37 @@ def test_one_launch_for_each_set_of_options(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(backend, "sgd_step", counted)
     optimizer = SGD(
-        [{"params": parameters[:2]}, {"params": parameters[2:3]}, {"params": parameters[3:], "weight_decay": 0.1}],
+        [
+            {"params": parameters[:2]},
+            {"params": parameters[2:3], "weight_decay": 0.1},
+            {"params": parameters[3:], "lr": 0.2},
+        ],
         lr=0.1,
     )
     set_gradients(parameters, 0)
     optimizer.step()
     assert sizes == [3, 2]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_weight_decays_of_one_launch_stay_with_their_parameters_on_the_kernels(momentum: float) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in [(5, 7), (0,), (2100,), (3, 2, 2, 2)]]
+    decays = [0.5, 0.1, 0.0, 0.25]
+    parameters = [gpucnn.tensor(a, device="emulated", requires_grad=True) for a in arrays]
+    optimizer = SGD(
+        [{"params": [p], "weight_decay": d} for p, d in zip(parameters, decays, strict=True)], lr=0.1, momentum=momentum
+    )
+    gradients = [rng.standard_normal(a.shape).astype(np.float32) for a in arrays]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gpucnn.tensor(gradient, device="emulated")
+    with parameters[0].backend.engine.record() as launches:
+        optimizer.step()
+        optimizer.step()
+    assert len(launches) == 2
+    for parameter, start, gradient, decay in zip(parameters, arrays, gradients, decays, strict=True):
+        expected = by_formula(start, [gradient, gradient], lr=0.1, momentum=momentum, weight_decay=decay)
+        np.testing.assert_allclose(parameter.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_groups_keep_their_own_options() -> None:

@@ -144,7 +144,7 @@ class CudaBackend(Backend):
         lr: float,
         momentum: float,
         dampening: float,
-        weight_decay: float,
+        weight_decay: float | Sequence[float],
         nesterov: bool,
         first: bool,
     ) -> None:

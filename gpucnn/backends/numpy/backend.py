@@ -92,7 +92,7 @@ class NumpyBackend(Backend):
         lr: float,
         momentum: float,
         dampening: float,
-        weight_decay: float,
+        weight_decay: float | Sequence[float],
         nesterov: bool,
         first: bool,
     ) -> None:

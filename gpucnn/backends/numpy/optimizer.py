@@ -22,19 +22,20 @@ def sgd_step(
     lr: float,
     momentum: float,
     dampening: float,
-    weight_decay: float,
+    weight_decay: float | Sequence[float],
     nesterov: bool,
     first: bool,
 ) -> None:
     """PyTorch's SGD, as base.py states it."""
     buffers = [None] * len(parameters) if momenta is None else momenta
+    decays = weight_decay if isinstance(weight_decay, Sequence) else [weight_decay] * len(parameters)
 
-    def run(item: tuple[Array, Array, Array | None]) -> None:
-        parameter, gradient, buffer = item
+    def run(item: tuple[Array, Array, Array | None, float]) -> None:
+        parameter, gradient, buffer, decay = item
         real = parameter.dtype.type
         d = scratch("step", parameter.shape, parameter.dtype)
-        if weight_decay:
-            np.multiply(parameter, real(weight_decay), out=d)
+        if decay:
+            np.multiply(parameter, real(decay), out=d)
             np.add(d, gradient, out=d)
         else:
             np.copyto(d, gradient)
@@ -54,10 +55,10 @@ def sgd_step(
         np.subtract(parameter, d, out=parameter)
 
     items = []
-    for parameter, gradient, buffer in zip(parameters, gradients, buffers, strict=True):
+    for parameter, gradient, buffer, decay in zip(parameters, gradients, buffers, decays, strict=True):
         p, d = _flat(parameter), _flat(gradient)
         b = None if buffer is None else _flat(buffer)
-        items += [(p[at], d[at], None if b is None else b[at]) for at in pieces(p.size)]
+        items += [(p[at], d[at], None if b is None else b[at], decay) for at in pieces(p.size)]
     for_each(run, items)
 
 
