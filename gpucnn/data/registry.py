@@ -12,7 +12,7 @@ from gpucnn.data.cifar10 import CIFAR10
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.download import NotFoundError
 from gpucnn.data.mnist import MNIST
-from gpucnn.data.shapes import Shapes
+from gpucnn.data.shapes import TEST_IMAGES, TRAIN_IMAGES, Shapes
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +25,16 @@ def names() -> list[str]:
     return sorted(_SETS)
 
 
-def create(name: str, train: bool = True, root: str | Path | None = None, **options: Any) -> Dataset:
+def create(
+    name: str, train: bool = True, root: str | Path | None = None, limit: int | None = None, **options: Any
+) -> Dataset:
     """The data set called ``name`` ("cifar10", "mnist", "shapes"; case and "-" do not matter).
 
     Args:
         name: which one.
         train: its training part or its test part.
         root: where its files are; see the class of the set. Generated sets have none and take no notice.
+        limit: only the first so many images; all where it is None.
         options: further arguments of the set's class.
 
     Raises:
@@ -44,7 +47,10 @@ def create(name: str, train: bool = True, root: str | Path | None = None, **opti
     make = _SETS[key]
     if "root" in inspect.signature(make).parameters:
         options["root"] = root
-    return make(train=train, **options)
+    if limit is not None and make is Shapes:  # what is generated need not be generated to be left out
+        options.setdefault("count", min(limit, TRAIN_IMAGES if train else TEST_IMAGES))
+    dataset = make(train=train, **options)
+    return dataset if limit is None or limit >= len(dataset) else dataset.subset(slice(limit))
 
 
 def find(
@@ -52,21 +58,23 @@ def find(
     root: str | Path | None = None,
     say: Callable[[str], None] = log.warning,
     default: str = DEFAULT,
+    limits: tuple[int | None, int | None] = (None, None),
     **options: Any,
 ) -> tuple[Dataset, Dataset]:
     """The training and the test part of the data set to train on.
 
     With a ``name``, that one or an error. Without, the ``default`` where it can be had, and otherwise Shapes, which
-    ``say`` is told in one line. Damaged files are an error either way: only what is nowhere is replaced.
+    ``say`` is told in one line. Damaged files are an error either way: only what is nowhere is replaced. ``limits`` are
+    those of the two parts, see :func:`create`.
 
     Raises:
         ValueError, DataError: as :func:`create`.
     """
+    wanted, (train, test) = name or default, limits
     try:
-        wanted = name or default
-        return create(wanted, True, root, **options), create(wanted, False, root, **options)
+        return create(wanted, True, root, train, **options), create(wanted, False, root, test, **options)
     except NotFoundError as error:
         if name is not None:
             raise
         say(f"{default} cannot be had ({error}): training on the generated set {FALLBACK} instead.")
-        return create(FALLBACK, True), create(FALLBACK, False)
+        return create(FALLBACK, True, limit=train), create(FALLBACK, False, limit=test)

@@ -243,10 +243,9 @@ def _on_device(config: Config) -> Config:
 
 
 def _find_data(config: Config, progress: Progress) -> tuple[Dataset, Dataset]:
-    parts = data.find(config.data, config.data_dir, progress.message, recipes.DATA.get(config.model, "cifar10"))
+    default = recipes.DATA.get(config.model, "cifar10")
     limits = (config.train_images, config.test_images)
-    train, test = (part if n is None else part.subset(slice(n)) for part, n in zip(parts, limits, strict=True))
-    return train, test
+    return data.find(config.data, config.data_dir, progress.message, default, limits)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def pixels_and_labels(seed: int, count: int = COUNT) -> tuple[np.ndarray, list[i
 
 
 def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
-    """A batch opcode by opcode as Python 2 and NumPy 1 wrote the published files: protocol 2, byte strings, numpy.core."""
+    """A batch opcode by opcode as Python 2 and NumPy 1 wrote the published files: protocol 2, byte strings,
+    numpy.core."""
 
     def text(value: bytes) -> bytes:
         return b"U" + bytes([len(value)]) + value  # SHORT_BINSTRING
@@ -30,7 +31,14 @@ def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
     out = b"\x80\x02}("
     out += text(b"batch_label") + text(b"training batch 1 of 5")
     out += text(b"labels") + b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    out += text(b"data") + b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n" + b"K\x00\x85" + text(b"b") + b"\x87R"
+    out += (
+        text(b"data")
+        + b"cnumpy.core.multiarray\n_reconstruct\n"
+        + b"cnumpy\nndarray\n"
+        + b"K\x00\x85"
+        + text(b"b")
+        + b"\x87R"
+    )
     out += b"(K\x01" + b"".join(b"M" + struct.pack("<H", size) for size in pixels.shape) + b"\x86"
     out += b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN"
     out += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"  # dtype's state; NEWFALSE: not in Fortran order
@@ -56,7 +64,9 @@ def binary_folder(folder: Path, count: int = COUNT) -> list[tuple[np.ndarray, li
     batches = [pixels_and_labels(i, count) for i in range(6)]
     for i, (pixels, labels) in enumerate(batches):
         name = "test_batch.bin" if i == 5 else f"data_batch_{i + 1}.bin"
-        (place / name).write_bytes(b"".join(bytes([label]) + row.tobytes() for row, label in zip(pixels, labels, strict=True)))
+        (place / name).write_bytes(
+            b"".join(bytes([label]) + row.tobytes() for row, label in zip(pixels, labels, strict=True))
+        )
     return batches
 
 

@@ -139,7 +139,10 @@ def _state(shape: bytes, code: bytes, raw: bytes) -> bytes:
         (_state(b"J\xff\xff\xff\xffM\x00\x0c\x86", b"U\x02u1", bytes(3072)), r"found the shape \(-1, 3072\)"),
         (_state(b"K\x02M\x00\x06\x86", b"U\x02u1", bytes(3072)), r"expected 1 images .* shape \(2, 1536\)"),
         (modern_pickle(np.zeros((1, 3072), np.float32), [1], 2), "found elements of type"),
-        (python2_pickle(np.zeros((2, 3072), np.uint8), [1, 2]), r"expected 1 images of 3072 bytes, found .*\(2, 3072\)"),
+        (
+            python2_pickle(np.zeros((2, 3072), np.uint8), [1, 2]),
+            r"expected 1 images of 3072 bytes, found .*\(2, 3072\)",
+        ),
         (python2_pickle(np.zeros((1, 3072), np.uint8), [1, 2]), "expected 1 labels, found 2"),
         (python2_pickle(np.zeros((1, 3072), np.uint8), [10]), "label 10 of example 0 is out of range, expected 0 to 9"),
         (modern_pickle(np.zeros((1, 3072), np.uint8), [-1], 2), "label -1 of example 0 is out of range"),
@@ -168,7 +171,9 @@ def test_a_binary_batch_of_the_wrong_length_says_both_lengths(tmp_path, change):
     file = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
     content = file.read_bytes()
     file.write_bytes(content[:change] if change < 0 else content + bytes(change))
-    message = f"data_batch_3.bin: expected {COUNT} records of 3073 bytes = {COUNT * 3073}, found {COUNT * 3073 + change}"
+    message = (
+        f"data_batch_3.bin: expected {COUNT} records of 3073 bytes = {COUNT * 3073}, found {COUNT * 3073 + change}"
+    )
     with pytest.raises(DataError, match=message):
         CIFAR10(tmp_path, images_per_batch=COUNT)
 
@@ -295,7 +300,8 @@ def test_find_takes_shapes_only_where_nothing_was_asked_for_and_nothing_is_there
 
 @pytest.mark.data
 def test_the_real_files(cifar10_root):
-    """Sums over all bytes of the published files; the mean of the training images is the one everybody normalises with."""
+    """Sums over all bytes of the published files; the mean of the training images is the one everybody normalises
+    with."""
     train, test = CIFAR10(cifar10_root), CIFAR10(cifar10_root, train=False)
     assert train.images.shape == (50000, 32, 32, 3) and test.images.shape == (10000, 32, 32, 3)
     assert np.bincount(train.labels).tolist() == [5000] * 10 and np.bincount(test.labels).tolist() == [1000] * 10

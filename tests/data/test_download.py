@@ -21,7 +21,8 @@ CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
 
 class Server:
-    """Serves ``files``; ``cut`` is after how many bytes the next answers break off; ``ranges`` are those that were asked for."""
+    """Serves ``files``; ``cut`` is after how many bytes the next answers break off; ``ranges`` are those that were
+    asked for."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

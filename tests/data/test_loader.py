@@ -204,7 +204,12 @@ def test_bad_arguments():
     [
         (np.zeros((2, 4, 4, 3)), [0, 1], TypeError, "images must be uint8, got float64"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0.0, 1.0], TypeError, "labels must be integers, got float64"),
-        (np.zeros((2, 4, 4), np.uint8), [0, 1], ValueError, r"must be \(N, H, W, C\) and labels \(N,\), got \(2, 4, 4\)"),
+        (
+            np.zeros((2, 4, 4), np.uint8),
+            [0, 1],
+            ValueError,
+            r"must be \(N, H, W, C\) and labels \(N,\), got \(2, 4, 4\)",
+        ),
         (np.zeros((2, 4, 4, 3), np.uint8), [0, 1, 1], ValueError, r"and \(3,\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0, 2], ValueError, "label 2 of example 1 is out of range, expected 0 to 1"),
     ],

@@ -31,14 +31,26 @@ LABELS = idx(np.arange(COUNT, dtype=np.uint8))
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("train-images-idx3-ubyte", b"", r"expected an idx file of bytes in 3 dimensions \(magic 00000803\), found an empty"),
+        (
+            "train-images-idx3-ubyte",
+            b"",
+            r"expected an idx file of bytes in 3 dimensions \(magic 00000803\), found an empty",
+        ),
         ("train-images-idx3-ubyte", LABELS, "expected an idx file of bytes in 3 dimensions .* found 00000801"),
         ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + IMAGES[4:], "found 00000d03"),
         ("train-images-idx3-ubyte", IMAGES[:-1], "expected 5504 bytes, found 5503"),
         ("train-images-idx3-ubyte", IMAGES + b"x", "expected 5504 bytes, found more than 5504"),
-        ("train-images-idx3-ubyte", idx(np.zeros((COUNT, 28, 27), np.uint8)), r"expected the sizes \(7, 28, 28\), found"),
+        (
+            "train-images-idx3-ubyte",
+            idx(np.zeros((COUNT, 28, 27), np.uint8)),
+            r"expected the sizes \(7, 28, 28\), found",
+        ),
         ("train-labels-idx1-ubyte", idx(np.zeros(COUNT + 1, np.uint8)), r"expected the sizes \(7,\), found \(8,\)"),
-        ("train-labels-idx1-ubyte", LABELS[:-3] + b"\x00\x0a\x01", "label 10 of example 5 is out of range, expected 0 to 9"),
+        (
+            "train-labels-idx1-ubyte",
+            LABELS[:-3] + b"\x00\x0a\x01",
+            "label 10 of example 5 is out of range, expected 0 to 9",
+        ),
     ],
 )
 @pytest.mark.parametrize("packed", [True, False])
@@ -84,7 +96,7 @@ def test_data_that_is_nowhere(tmp_path, clean_environment):
     clean_environment.setenv("GPUCNN_CACHE_DIR", str(tmp_path))
     with pytest.raises(NotFoundError, match=r"none: no such folder: expected train-images-idx3-ubyte.gz and"):
         MNIST(tmp_path / "none")
-    with pytest.raises(NotFoundError, match="MNIST is not in .*data; it was not to be downloaded"):
+    with pytest.raises(NotFoundError, match=r"MNIST is not in .*data; it was not to be downloaded"):
         MNIST(download=False)
     mnist_folder(tmp_path / "data" / "mnist")
     assert len(MNIST(download=False, count=COUNT)) == COUNT

@@ -45,7 +45,9 @@ def _lecture_train(image: np.ndarray, draws: np.ndarray, size: int) -> np.ndarra
     return _standardized(z)
 
 
-@pytest.mark.parametrize(("shape", "size"), [((9, 32, 32, 3), 24), ((3, 25, 31, 3), 24), ((2, 24, 24, 3), 24), ((4, 9, 8, 1), 5)])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((9, 32, 32, 3), 24), ((3, 25, 31, 3), 24), ((2, 24, 24, 3), 24), ((4, 9, 8, 1), 5)]
+)
 def test_training_input_is_the_recipe(shape, size):
     images = _images(*shape)
     out = transforms.LectureTrain(size)(images, seed=11, step=3)
@@ -130,7 +132,8 @@ def test_bad_input():
 
 
 def test_a_batch_of_128_costs_little_of_a_step():
-    """A training step of the lecture network takes about 150 ms on two cores; the budget leaves room for slow machines."""
+    """A training step of the lecture network takes about 150 ms on two cores; the budget leaves room for slow
+    machines."""
     images = _images(128)
     transform = transforms.LectureTrain()
     seconds = []

@@ -1,0 +1,116 @@
+"""Processes that are killed, stopped and resumed end with the bits of the run that nothing disturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training_support import contents, lines, small
+
+from gpucnn import training
+from gpucnn.viz import curves
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(curves, "draw", lambda *_: True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What every interrupted run must end with."""
+    summary = training.train(small(), out=tmp_path_factory.mktemp("whole") / "run")
+    return contents(summary.folder), lines(summary.folder)
+
+
+def _start(action: str, folder: Path) -> subprocess.Popen[str]:
+    paths = [str(HERE.parents[1]), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "interrupted_run.py"), action, str(folder)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for(process: subprocess.Popen[str], word: str, count: int = 1) -> None:
+    assert process.stdout is not None
+    while count:
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        count -= line.startswith(word)
+
+
+def test_killed_again_and_again_at_random_moments(whole, tmp_path):
+    folder, generator = tmp_path / "run", random.Random(20)
+    for attempt in range(4):
+        process = _start("start" if attempt == 0 else "resume", folder)
+        _wait_for(process, "step")
+        time.sleep(generator.uniform(0, 0.25))
+        process.kill()
+        process.communicate()
+        assert not [p for p in folder.iterdir() if p.name == "checkpoint.safetensors" and p.stat().st_size == 0]
+    process = _start("resume", folder)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert contents(folder) == whole[0]
+    assert lines(folder) == whole[1]
+    assert [p.name for p in folder.glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    ("signum", "word", "count"),
+    [(signal.SIGINT, "step", 3), (signal.SIGINT, "evaluating", 2), (signal.SIGTERM, "step", 5)],
+)
+def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on(whole, tmp_path, signum, word, count):
+    folder = tmp_path / "run"
+    process = _start("start", folder)
+    _wait_for(process, word, count)
+    before = (folder / "checkpoint.safetensors").stat().st_mtime_ns
+    process.send_signal(signum)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == (130 if signum == signal.SIGINT else -signal.SIGTERM), errors
+    name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
+    assert f"stopped by {name} after step" in out and f"gpucnn train --resume {folder}" in out
+    assert (folder / "checkpoint.safetensors").stat().st_mtime_ns > before
+    process = _start("resume", folder)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert contents(folder) == whole[0]
+    assert lines(folder) == whole[1]
+
+
+def test_a_second_ctrl_c_does_not_wait(monkeypatch, tmp_path):
+    class Impatient(training.Silent):
+        def step(self, *args) -> None:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        training.train(small(), out=tmp_path / "run", progress=Impatient())
+    assert not isinstance(raised.value, training.TrainingInterrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_handlers_are_as_they_were_after_a_run(tmp_path):
+    def mine(*_):
+        raise AssertionError
+
+    before = {s: signal.signal(s, mine) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        training.train(small(epochs=1), out=tmp_path / "run")
+        assert signal.getsignal(signal.SIGINT) is mine and signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
