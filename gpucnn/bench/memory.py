@@ -9,8 +9,10 @@ this package's frame besides PyTorch, but no part of gpucnn that computes.
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,10 +36,6 @@ def peak_memory(contestant: Contestant, batch_size: int) -> int:
 
 def main(framework: str, device: str, layout: str, batch_size: int) -> int:
     """Train, then the peak resident size in bytes."""
-    try:
-        import resource
-    except ImportError:
-        raise SystemExit("peak memory is measured on Linux and macOS only") from None
     from gpucnn.bench.contestants import Contestant, synthetic_batches
 
     trainer = Contestant(framework, device, layout).trainer()
@@ -49,8 +47,22 @@ def main(framework: str, device: str, layout: str, batch_size: int) -> int:
     for images, labels in batches:
         trainer.step(images, labels)
     trainer.synchronize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_resident_size()
+
+
+def peak_resident_size() -> int:
+    """The largest resident size of this process so far, in bytes. Raises RuntimeError on Windows.
+
+    Linux's ru_maxrss is no less than the parent's size when it started this process, so VmHWM is read in its place.
+    """
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        return int(re.findall(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[0]) * 1024
+    if sys.platform == "win32":
+        raise RuntimeError("peak memory is measured on Linux and macOS only")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":
