@@ -136,7 +136,7 @@ def test_permutations_are_equally_likely(n: int) -> None:
 
 @pytest.mark.parametrize(("width", "uniform"), [(random.FEISTEL_LEAST_WIDTH, True), (4, False)])
 def test_the_least_width_of_the_network_mixes_and_a_smaller_one_does_not(width: int, uniform: bool) -> None:
-    """Permutations of five indices under 30,000 keys at once; with halves of two bits they are far from equally likely."""
+    """Permutations of five indices under 30,000 keys; with halves of two bits they are far from equally likely."""
     n, trials = 5, 30000
     round_keys = random.bits(random.FEISTEL_ROUNDS * trials, KEY).reshape(-1, trials, 1)
     walked = np.tile(np.arange(n, dtype=np.uint64), (trials, 1))

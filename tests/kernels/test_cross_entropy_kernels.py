@@ -142,3 +142,6 @@ def test_launches_beyond_the_counter_are_still_told(recording: Any, monkeypatch:
     losses_of(recording, [0, -3])
     with pytest.raises(ValueError, match="label -3 at row 1"):
         recording.check_faults()
+    losses_of(recording, [0, 1, 77])
+    with pytest.raises(ValueError, match=r"label 77 at row 2 .* number 7 "):  # each check starts to count again
+        recording.check_faults()

@@ -50,6 +50,15 @@ def test_dropout_is_the_keep_mask_in_memory_order(
     assert names == ["dropout_vec4" if x.size % 4 == 0 and (aligned or not x.size) else "dropout"]
 
 
+@pytest.mark.parametrize("size", [8, 9])
+def test_a_word_equal_to_the_threshold_is_kept(backend: Any, size: int) -> None:
+    p = int(random.bits(8, KEYS[1])[5]) / 2**32  # exact in float64
+    y = host(backend, backend.dropout(backend.from_host(np.ones(size, np.float32)), p, KEYS[1]))
+    keep = random.keep_mask(size, p, KEYS[1])
+    assert keep[5]
+    np.testing.assert_array_equal(y != 0, keep)
+
+
 def test_dropout_of_values_that_are_not_finite_is_their_product_with_the_mask(backend: Any) -> None:
     x = np.array([np.nan, np.inf] * 8, np.float32)
     y = host(backend, backend.dropout(backend.from_host(x), 0.5, KEYS[1]))
