@@ -128,9 +128,8 @@ def _check(key: str, value: Any) -> None:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in types)
         raise TypeError(f"config: {key} must be {expected}, got {value!r} ({type(value).__name__})")
-    if value is None or not limits:
+    if not limits or not isinstance(value, (int, float)):
         return
-    number = float(value)
-    fits = {_POSITIVE: number > 0, _NOT_NEGATIVE: number >= 0, _FRACTION: 0 <= number < 1}[limits]
-    if not fits or not math.isfinite(number):
+    fits = {_POSITIVE: value > 0, _NOT_NEGATIVE: value >= 0, _FRACTION: 0 <= value < 1}[limits]
+    if not fits or not math.isfinite(value):
         raise ValueError(f"config: {key} must be {limits}, got {value!r}")

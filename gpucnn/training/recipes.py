@@ -35,6 +35,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "lr": 0.02,
         "momentum": 0.9,
         "weight_decay": 0.0,
+        "lr_decay": 0.7,
+        "lr_decay_epochs": 1,
         "average_decay": None,
     },
 }

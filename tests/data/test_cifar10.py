@@ -9,11 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_writers import COUNT, archive, binary_folder, hostile_archive, modern_pickle, python2_pickle, python_folder
 
 from gpucnn import data
 from gpucnn.data import CIFAR10, DataError, NotFoundError
 from gpucnn.data.sources import unpack
+from tests.data.data_writers import (
+    COUNT,
+    archive,
+    binary_folder,
+    hostile_archive,
+    modern_pickle,
+    python2_pickle,
+    python_folder,
+)
 
 
 def _expected(batches: list[tuple[np.ndarray, list[int]]]) -> tuple[np.ndarray, list[int]]:

@@ -12,10 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from data_writers import COUNT, archive, mnist_folder, python_folder
 
 from gpucnn.data import CIFAR10, MNIST, NotFoundError, cifar10, download, mnist
 from gpucnn.data.download import Remote, fetch
+from tests.data.data_writers import COUNT, archive, mnist_folder, python_folder
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 

@@ -66,6 +66,22 @@ def test_shuffling_is_the_permutation_of_seed_and_epoch():
     assert _epoch(DataLoader(_dataset(), 5, shuffle=True, seed=10, device="cpu")) != epochs[0]
 
 
+def test_augmentation_is_drawn_anew_in_every_epoch():
+    images = np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    dataset = Dataset(images, np.arange(12) % 3, "abc")
+    loader = DataLoader(dataset, 5, transform=LectureTrain(), seed=4, device="cpu")
+    for step in range(6):
+        epoch, batch = divmod(step, 3)
+        if batch == 0:
+            batches = iter(loader)
+        got = next(batches)[0].numpy().transpose(0, 2, 3, 1)
+        expected = LectureTrain()(images[5 * batch : 5 * batch + 5], seed=4, step=step)
+        np.testing.assert_array_equal(got, expected)
+        if batch == 2:
+            assert next(batches, None) is None
+        assert loader.state["epoch"] == (epoch + 1 if batch == 2 else epoch)
+
+
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("stop", [0, 1, 4, 5, 7])
 def test_resuming_anywhere_gives_the_same_batches_bit_by_bit(prefetch, stop):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_writers import COUNT, idx, mnist_folder
 
 from gpucnn.data import MNIST, DataError, NotFoundError
+from tests.data.data_writers import COUNT, idx, mnist_folder
 
 
 @pytest.mark.parametrize("packed", [True, False])

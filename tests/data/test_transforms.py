@@ -59,6 +59,15 @@ def test_training_input_is_the_recipe(shape, size):
         np.testing.assert_allclose(out[i], expected, rtol=0, atol=4e-6)
 
 
+def test_every_image_of_a_large_batch_is_the_recipe():
+    """Enough draws to tell probabilities and ranges that are a little off."""
+    images = _images(300, 8, 8)
+    out = transforms.LectureTrain(5)(images, seed=1, step=0)
+    draws = _uniforms(300, 1, 0)
+    for i in range(300):
+        np.testing.assert_allclose(out[i], _lecture_train(images[i], draws[i], 5), rtol=0, atol=4e-6)
+
+
 def test_all_crops_and_both_flips_occur_and_the_ranges_are_kept():
     draws = np.concatenate([_uniforms(128, 0, step) for step in range(40)])
     for column, values in ((0, 9), (1, 9), (2, 2)):

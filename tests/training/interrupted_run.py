@@ -7,10 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from training_support import Recorder, small
-
 from gpucnn import training
 from gpucnn.viz import curves
+from tests.training.training_support import Recorder, small
 
 STEP_SECONDS = 0.02
 

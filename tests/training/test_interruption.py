@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from training_support import contents, lines, small
 
 from gpucnn import training
 from gpucnn.viz import curves
+from tests.training.training_support import contents, lines, small
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -33,7 +33,7 @@ def whole(tmp_path_factory):
 
 
 def _start(action: str, folder: Path) -> subprocess.Popen[str]:
-    paths = [str(HERE.parents[1]), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, str(HERE / "interrupted_run.py"), action, str(folder)],

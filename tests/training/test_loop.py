@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from training_support import Recorder
 
 import gpucnn
 from gpucnn import functional as F
@@ -15,6 +14,7 @@ from gpucnn.data import DataLoader, Dataset, Shapes
 from gpucnn.optim.lr_scheduler import StepLR
 from gpucnn.training import loop
 from gpucnn.training.metrics import Metrics, Pending
+from tests.training.training_support import Recorder
 
 
 def _blobs(n: int, seed: int) -> Dataset:
