@@ -17,7 +17,9 @@ if os.name != "posix":
     pytest.skip("signals are POSIX's", allow_module_level=True)
 
 TRAIN = [sys.executable, "-m", "gpucnn", "train"]
-LONG = ["--model", "lenet5", "--data", "shapes", "--batch-size", "16", "--epochs", "50", "--test-images", "32"]
+STEPS = 200  # in an epoch
+LONG = ["--model", "lenet5", "--data", "shapes", "--batch-size", "16", "--train-images", str(16 * STEPS)]
+LONG += ["--test-images", "32", "--epochs", "500"]
 PATIENCE = 120.0
 
 
@@ -51,13 +53,13 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(tmp_path: Path, signum:
     assert f"--resume {folder}" in out + err
     step = gpucnn.load(folder / "checkpoint.safetensors", device="cpu")["trainer"]["step"]
     assert step >= 50
-    epoch = step // 625
+    epoch = step // STEPS
     resumed = subprocess.run(
         [*TRAIN, "--resume", str(folder), "--epochs", str(epoch + 1)],
         env=environment(), capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
-    assert f"{(epoch + 1) * 625} steps" in resumed.stdout
+    assert f"{(epoch + 1) * STEPS} steps" in resumed.stdout
 
 
 def test_sigterm_outside_of_training_ends_with_143(tmp_path: Path) -> None:
