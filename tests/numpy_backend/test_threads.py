@@ -103,6 +103,25 @@ def test_blas_gets_its_threads_back() -> None:
         assert counts() == before
 
 
+def test_blas_is_held_to_one_thread_whichever_thread_calls() -> None:
+    """threadpoolctl itself lets only the first thread that sets the count of OpenBLAS set it again."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    seen: list[tuple[int, int]] = []
+
+    def call() -> None:
+        with threads.single_blas_thread:
+            seen.extend((lib["num_threads"], 1) for lib in threadpool_info() if lib["user_api"] == "blas")
+        seen.extend((lib["num_threads"], 2) for lib in threadpool_info() if lib["user_api"] == "blas")
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        available = max((lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"), default=1)
+        caller = threading.Thread(target=call)
+        caller.start()
+        caller.join()
+    assert all(count == min(expected, available) for count, expected in seen)
+
+
 def test_an_error_in_a_block_reaches_the_caller_and_the_pool_works_on() -> None:
     threads.set_thread_count(3)
 

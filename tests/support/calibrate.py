@@ -82,7 +82,7 @@ WAYS: tuple[Callable[[Array, Array], Array], ...] = (blas, in_order, fused, side
 
 
 def measure(way: Callable[[Array, Array], Array], seeds: int = 12) -> tuple[float, float, float]:
-    """The largest of the three ratios over lengths, seeds and two kinds of data (of both signs, and positive as after ReLU)."""
+    """The largest of the three ratios over lengths, seeds, and data of both signs and, as after ReLU, of one."""
     worst = np.zeros(3)
     for length in LENGTHS:
         for seed in range(seeds):

@@ -64,7 +64,8 @@ def assert_close(
         place = tuple(int(i) for i in worst)
         raise AssertionError(
             f"{what}: {int((excess > 0).sum())} of {excess.size} elements are off; the worst, at {place}, "
-            f"is {actual[worst]!r}, expected {expected[worst]!r}: error {error[worst]:.3g}, allowed {allowed[worst]:.3g}"
+            f"is {actual[worst]!r}, expected {expected[worst]!r}: "
+            f"error {error[worst]:.3g}, allowed {allowed[worst]:.3g}"
         )
 
 

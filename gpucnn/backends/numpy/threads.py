@@ -132,7 +132,7 @@ class _Blas:
                     self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
                 self.threads = [library.num_threads for library in self.libraries]
                 for library in self.libraries:
-                    library.set_num_threads(1)
+                    _set_blas_threads(library, 1)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -144,18 +144,30 @@ class _Blas:
 
     def _give_back(self) -> None:
         for library, threads in zip(self.libraries or (), self.threads, strict=True):
-            library.set_num_threads(threads)
+            _set_blas_threads(library, threads)
 
     def limit_this_thread(self) -> None:
-        """A BLAS built with OpenMP keeps the limit for each thread: a worker sets its own, for good."""
+        """Where each thread has a limit of its own, as under OpenMP, a worker sets its own, for good."""
         for library in self.libraries or ():
-            library.set_num_threads(1)
+            if getattr(library, "threading_layer", None) == "openmp":
+                library.set_num_threads(1)
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
         if self.users:
             self.users = 0
             self._give_back()
+
+
+def _set_blas_threads(library: Any, count: int) -> None:
+    # Newer threadpoolctl lets one thread only set OpenBLAS's count, the first that did, and ignores the others.
+    # Primitives are called from any thread, and _Blas has a lock of its own.
+    release = getattr(library, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
+    library.set_num_threads(count)
+    if release is not None:
+        release(force=True)
 
 
 _blas = _Blas()
