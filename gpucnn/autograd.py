@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import functools
 import heapq
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
+
+import numpy as np
 
 from gpucnn.device import Device
 
@@ -71,14 +75,21 @@ class _SetRecording:
 
     enabled: ClassVar[bool]
 
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # a stack, so that one object may be entered again within itself
+
     def __enter__(self) -> None:
-        self._before = _recording.enabled
+        self._before.append(_recording.enabled)
         _recording.enabled = self.enabled
 
     def __exit__(self, *exception: object) -> None:
-        _recording.enabled = self._before
+        _recording.enabled = self._before.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            # Its body runs after the call has returned, with recording as it is then.
+            raise TypeError(f"{type(self).__name__}: {function.__name__} is suspended as it runs; use 'with' inside it")
+
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with type(self)():
@@ -88,7 +99,10 @@ class _SetRecording:
 
 
 class no_grad(_SetRecording):
-    """Within it nothing is recorded: ``with gpucnn.no_grad():`` or ``@gpucnn.no_grad()``."""
+    """Within it nothing is recorded: ``with gpucnn.no_grad():`` or ``@gpucnn.no_grad()``.
+
+    Raises TypeError as a decorator of a generator or a coroutine.
+    """
 
     enabled = False
 
@@ -145,6 +159,10 @@ class Context:
         """Declares outputs (indices, masks) that carry no gradient."""
         self._non_differentiable = tensors
 
+    def tensors(self) -> list[Any]:
+        """All that is kept here, through save_for_backward or as an attribute."""
+        return [tensor for tensor, _ in self._saved or ()] + [v for v in vars(self).values() if isinstance(v, Recorded)]
+
     def free(self) -> None:
         """Lets go of all that forward left; saved_tensors raises from here on."""
         name, needs = self._name, self.needs_input_grad
@@ -191,8 +209,6 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Runs forward and, where recording is on and an argument requires a gradient, records the call."""
-        from gpucnn import backends
-
         tensors = [arg for arg in args if isinstance(arg, Recorded)]
         device = _common_device(cls.__name__, tensors)
         recording = _recording.enabled and any(tensor.requires_grad for tensor in tensors)
@@ -200,10 +216,7 @@ class Function:
         ctx = Context(cls.__name__, needs)
         _recording.enabled, before = False, _recording.enabled
         try:
-            if device.type == "cuda":
-                with backends.get(device).context():
-                    result = cls.forward(ctx, *args)
-            else:
+            with running_on(device):
                 result = cls.forward(ctx, *args)
         finally:
             _recording.enabled = before
@@ -217,10 +230,21 @@ class Function:
         fresh = [o.detach() if o.node is not None or any(o is t for t in tensors) else o for o in outputs]
         node = Node(cls, ctx, args, fresh, device)
         for index, (output, original) in enumerate(zip(fresh, outputs, strict=True)):
-            if not any(original is marked for marked in ctx._non_differentiable):
+            marked = any(original is other for other in ctx._non_differentiable)
+            if not marked and output.data.dtype.kind == "f":
                 output.requires_grad, output.node, output.output_index = True, node, index
         ctx._non_differentiable = ()
         return tuple(fresh) if isinstance(result, tuple) else fresh[0]
+
+
+def running_on(device: Device) -> AbstractContextManager[Any]:
+    """Makes ``device`` the current one of its array module.
+
+    NumPy's warnings (a division by 0, an overflow) are off within, as the other devices have none: the values say it.
+    """
+    from gpucnn import backends
+
+    return backends.get(device).context() if device.type == "cuda" else np.errstate(all="ignore")
 
 
 def _common_device(operator: str, tensors: Sequence[Recorded]) -> Device:
@@ -285,13 +309,14 @@ def backward(root: Recorded, gradient: Any, retain_graph: bool, zeros: Callable[
             _, node = heapq.heappop(queue)
             received = waiting.pop(node)
             given = _run(node, received, zeros)
+            kept = node.ctx.tensors()
             if not retain_graph:
                 node.ctx.free()
             for index, (edge, grad) in enumerate(zip(node.edges, given, strict=True)):
                 if edge is None or grad is None:
                     continue
                 if isinstance(edge, Recorded):
-                    others = [*received, *given[:index], *given[index + 1 :]]
+                    others = [*received, *given[:index], *given[index + 1 :], *kept]
                     edge.accumulate_grad(_owned(grad, others))
                     continue
                 source, output = edge
@@ -300,22 +325,21 @@ def backward(root: Recorded, gradient: Any, retain_graph: bool, zeros: Callable[
                     heapq.heappush(queue, (-source.order, source))
                 sums = waiting[source]
                 sums[output] = grad if sums[output] is None else sums[output] + grad
-            del received, given
+            del received, given, kept
     finally:
         _recording.enabled = before
 
 
 def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[Any, ...]:
-    from gpucnn import backends
-
+    """The gradients of a node's arguments, each of the shape and the dtype of its argument."""
     if node.ctx._saved is None:
         node.ctx.saved_tensors  # noqa: B018 - raises: the graph is freed
     for index, (shape, dtype) in enumerate(node.outputs):
         if received[index] is None:
             received[index] = zeros(shape, dtype=dtype, device=node.device)
-    with backends.get(node.device).context():
+    with running_on(node.device):
         result = node.function.backward(node.ctx, *received)
-    given = result if isinstance(result, tuple) else (result,)
+    given = list(result) if isinstance(result, tuple) else [result]
     if len(given) != len(node.edges):
         raise RuntimeError(
             f"{node.name}: backward returned {len(given)} gradients for {len(node.edges)} arguments of forward"
@@ -325,13 +349,17 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
             continue
         if not isinstance(grad, Recorded):
             raise TypeError(f"{node.name}: backward must return tensors or None, got {type(grad).__name__}")
-        shape = edge.data.shape if isinstance(edge, Recorded) else edge[0].outputs[edge[1]][0]
+        if isinstance(edge, Recorded):
+            shape, dtype = edge.data.shape, edge.data.dtype
+        else:
+            shape, dtype = edge[0].outputs[edge[1]]
         if grad.data.shape != shape:
             raise RuntimeError(
                 f"{node.name}: backward returned a gradient of shape {grad.data.shape}"
                 f" for argument {index} of shape {shape}"
             )
-    return given
+        given[index] = given[index].to(dtype=dtype)
+    return tuple(given)
 
 
 def _owned(grad: Any, others: Sequence[Any]) -> Any:

@@ -7,13 +7,15 @@ attaches them.
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from gpucnn import backends, layout, random
-from gpucnn.autograd import Node, Recorded, Version, backward, is_grad_enabled
+from gpucnn import backends, indexing, layout, random
+from gpucnn.autograd import Node, Recorded, Version, backward, is_grad_enabled, running_on
 from gpucnn.device import Device
 from gpucnn.device import device as _device
 
@@ -27,6 +29,7 @@ bool_ = np.dtype(np.bool_)
 DeviceLike = str | Device | None
 _Method = Callable[..., Any]
 _float = float  # within Tensor, float is a method
+_accumulating = threading.Lock()  # threads may walk back to the same leaves
 
 
 class Tensor(Recorded):
@@ -49,6 +52,8 @@ class Tensor(Recorded):
             raise TypeError(
                 f"Tensor: expected a {kind} for {self.device}, got {type(data).__name__}; see gpucnn.tensor"
             )
+        if data.dtype.kind not in "fiub":
+            raise TypeError(f"Tensor: expected real numbers or bools, got elements of {data.dtype}")
         self.data = data
         self.grad: Tensor | None = None
         self.node: Node | None = None
@@ -145,17 +150,17 @@ class Tensor(Recorded):
             raise ValueError(
                 f"backward: gradient is {gradient.shape} on {gradient.device}, the tensor {self.shape} on {self.device}"
             )
-        backward(self, gradient.detach(), retain_graph, zeros)
+        backward(self, gradient.detach().to(dtype=self.dtype), retain_graph, zeros)
 
     def accumulate_grad(self, gradient: Tensor) -> None:
         """Adds ``gradient`` to ``grad``, in place where there is one; in the memory order of the tensor."""
-        if self.grad is None:
-            self.grad = Tensor(layout.like(gradient.data, self.data), self.device)
-            return
-        with self.backend.context():
+        with _accumulating, running_on(self.device):
+            if self.grad is None:
+                self.grad = Tensor(layout.like(gradient.data, self.data), self.device)
+                return
             mine, other = self.grad.data, layout.like(gradient.data, self.grad.data)
             self.backend.xp.add(mine, other, out=mine)
-        self.grad.version.count += 1
+            self.grad.version.count += 1
 
     # ---- values ----
 
@@ -164,7 +169,8 @@ class Tensor(Recorded):
 
         Raises what the data got wrong.
         """
-        host: np.ndarray[Any, Any] = self.backend.to_host(self.data)
+        with self.backend.context():
+            host: np.ndarray[Any, Any] = self.backend.to_host(self.data)
         return np.ascontiguousarray(host) if self.ndim else host
 
     def item(self) -> Any:
@@ -203,6 +209,14 @@ class Tensor(Recorded):
     def __hash__(self) -> int:
         return id(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError("deepcopy: only leaves are copied; use detach() for a result of recorded calls")
+        same = memo[id(self)] = type(self).__new__(type(self))
+        Tensor.__init__(same, self.detach().clone().data, self.device, self.requires_grad)
+        same.grad = None if self.grad is None else self.grad.clone()
+        return same
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if copy is False:
             raise ValueError("a tensor's values are copied to become a NumPy array; copy=False cannot be had")
@@ -211,12 +225,16 @@ class Tensor(Recorded):
     def __dlpack__(self, **options: Any) -> Any:
         """Exports in C order:
 
-        the memory itself where it is C-contiguous, else a copy. Raises for tensors that require gradients.
+        the memory itself where it is C-contiguous, else a copy. Raises for tensors that require gradients, and with
+        ``copy=False`` where a copy is needed.
         """
         if self.requires_grad:
             raise BufferError("DLPack: a tensor that requires gradients cannot be exported; use detach()")
         with self.backend.context():
-            return layout.contiguous(self.data).__dlpack__(**options)
+            array = layout.contiguous(self.data)
+            if array is not self.data and options.pop("copy", None) is False:
+                raise BufferError(f"DLPack: shape {self.shape} is not in C order in memory, and copy=False forbids one")
+            return array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.data.__dlpack_device__()
@@ -246,9 +264,9 @@ class Tensor(Recorded):
 
         Not recorded.
         """
-        self._write_check("copy_")
-        with self.backend.context():
-            self.data[...] = self._operand(source)
+        self._write_check("copy_", source)
+        with running_on(self.device):
+            self.data[...] = self._source(source)
         self.modified()
         return self
 
@@ -258,9 +276,9 @@ class Tensor(Recorded):
 
     def fill_(self, value: _float) -> Tensor:
         """Fills this tensor with ``value``. Not recorded."""
-        self._write_check("fill_")
-        with self.backend.context():
-            self.data.fill(value)
+        self._write_check("fill_", value)
+        with running_on(self.device):
+            self.data.fill(value.item() if isinstance(value, Tensor) else value)
         self.modified()
         return self
 
@@ -286,39 +304,39 @@ class Tensor(Recorded):
     __itruediv__ = div_
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._write_check("item assignment")
-        with self.backend.context():
-            self.data[self._index(index)] = self._operand(value)
+        self._write_check("item assignment", value)
+        with running_on(self.device):
+            self.data[indexing.prepared(index, self)] = self._source(value)
         self.modified()
 
     def _update(self, name: str, ufunc: str, other: Any) -> Tensor:
-        self._write_check(name)
-        with self.backend.context():
-            getattr(self.backend.xp, ufunc)(self.data, self._operand(other), out=self.data, casting="same_kind")
+        self._write_check(name, other)
+        if isinstance(other, Tensor) and other.device != self.device:
+            raise ValueError(f"{name}: tensors on two devices: {self.device} and {other.device}")
+        with running_on(self.device):
+            getattr(self.backend.xp, ufunc)(self.data, self._source(other), out=self.data, casting="same_kind")
         self.modified()
         return self
 
-    def _write_check(self, name: str) -> None:
-        if self.requires_grad and is_grad_enabled():
+    def _write_check(self, name: str, source: Any) -> None:
+        recorded = self.requires_grad or (isinstance(source, Tensor) and source.requires_grad)
+        if recorded and is_grad_enabled():
             raise RuntimeError(
-                f"{name}: in-place changes of tensors that require gradients are not recorded; make a new tensor,"
-                " or use gpucnn.no_grad() if no gradient is meant"
+                f"{name}: in-place changes of tensors that require gradients, or by such, are not recorded;"
+                " make a new tensor, or use gpucnn.no_grad() if no gradient is meant"
             )
 
-    def _operand(self, value: Any) -> Any:
-        """A value as an array of this tensor's device, or the number itself."""
+    def _source(self, value: Any) -> Any:
+        """What is to be written here, as an array of this tensor's device that overlaps nothing, or as a number."""
         if isinstance(value, Tensor):
-            if value.device == self.device:
-                return value.data
-            return self.backend.from_host(value.numpy())
+            if value.device != self.device:
+                return self.backend.from_host(value.numpy())
+            # CuPy writes overlapping memory in no certain order.
+            overlaps = value.version is self.version and value.data is not self.data
+            return layout.elementwise(lambda a: a.copy(), value.data) if overlaps else value.data
+        if isinstance(value, (list, tuple)):
+            value = np.asarray(value)  # CuPy takes no lists
         return self.backend.from_host(value) if isinstance(value, np.ndarray) else value
-
-    def _index(self, index: Any) -> Any:
-        if isinstance(index, tuple):
-            return tuple(self._index(part) for part in index)
-        if isinstance(index, list):
-            index = np.asarray(index, dtype=None if index else np.int64)
-        return self._operand(index)
 
     # ---- attached by gpucnn/functional/methods.py ----
 
@@ -344,7 +362,11 @@ class Tensor(Recorded):
     __ge__: ClassVar[_Method]
     __invert__: ClassVar[_Method]
     __and__: ClassVar[_Method]
+    __rand__: ClassVar[_Method]
     __or__: ClassVar[_Method]
+    __ror__: ClassVar[_Method]
+    __xor__: ClassVar[_Method]
+    __rxor__: ClassVar[_Method]
     T: Any
     abs: ClassVar[_Method]
     add: ClassVar[_Method]
@@ -406,7 +428,8 @@ def _on_device(array: np.ndarray[Any, Any], device: DeviceLike, requires_grad: b
     """A tensor of a fresh NumPy array, which a device of NumPy arrays takes over."""
     where = _resolve(device)
     backend = backends.get(where)
-    return Tensor(array if backend.xp is np else backend.from_host(array), where, requires_grad)
+    with backend.context():
+        return Tensor(array if backend.xp is np else backend.from_host(array), where, requires_grad)
 
 
 def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
@@ -428,13 +451,17 @@ def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_gra
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected numbers, got elements of {array.dtype}")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return _on_device(layout.canonical(array), device, requires_grad)
 
 
 def _shape(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     if len(sizes) == 1 and isinstance(sizes[0], Sequence):
         sizes = tuple(sizes[0])
-    return tuple(int(size) for size in sizes)
+    found = tuple(operator.index(size) for size in sizes)
+    if min(found, default=0) < 0:
+        raise ValueError(f"the sizes of a tensor cannot be negative, got {found}")
+    return found
 
 
 def _filled(name: str, shape: tuple[int, ...], dtype: Any, device: DeviceLike, requires_grad: bool) -> Tensor:

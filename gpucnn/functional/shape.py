@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import backends, layout
-from gpucnn.autograd import Function
+from gpucnn import backends, indexing, layout
+from gpucnn.autograd import Function, running_on
 from gpucnn.device import Device
 from gpucnn.device import device as _device
 from gpucnn.functional import checks
@@ -35,10 +35,14 @@ class Reshape(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         ctx.shape = x.shape
+        if x.shape == shape:
+            return _alias(x, x.data)
         return _alias(x, layout.canonical(layout.contiguous(x.data).reshape(shape)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
+        if grad.shape == ctx.shape:
+            return grad, None
         return Tensor(layout.canonical(layout.contiguous(grad.data).reshape(ctx.shape)), grad.device), None
 
 
@@ -61,6 +65,8 @@ class Expand(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         ctx.shape = x.shape
+        if math.prod(shape) == x.numel():  # new axes only: NumPy's broadcast_to would be read-only
+            return _alias(x, layout.canonical(x.data.reshape(shape)))
         return Tensor(layout.canonical(x.backend.xp.broadcast_to(x.data, shape)), x.device)
 
     @staticmethod
@@ -100,13 +106,17 @@ class Cat(Function):
 
     @staticmethod
     def forward(ctx: Any, axis: int, *tensors: Tensor) -> Tensor:
+        from gpucnn.functional.arithmetic import common_dtype
+
         xp = tensors[0].backend.xp
+        dtype = common_dtype(*tensors)
         ctx.axis, ctx.sizes = axis, [tensor.shape[axis] for tensor in tensors]
         if tensors[0].ndim == 4:
-            parts = [tensor.data.transpose(0, 2, 3, 1) for tensor in tensors]
+            parts = [tensor.data.transpose(0, 2, 3, 1).astype(dtype, copy=False) for tensor in tensors]
             joined = layout.nchw(xp.ascontiguousarray(xp.concatenate(parts, axis=_TO_NHWC[axis])))
         else:
-            joined = xp.ascontiguousarray(xp.concatenate([tensor.data for tensor in tensors], axis=axis))
+            parts = [tensor.data.astype(dtype, copy=False) for tensor in tensors]
+            joined = xp.ascontiguousarray(xp.concatenate(parts, axis=axis))
         return Tensor(joined, tensors[0].device)
 
     @staticmethod
@@ -137,7 +147,9 @@ def _moved(x: Tensor, device: Device, dtype: Any) -> Tensor:
             array.astype(dtype, order="K") if array.ndim != 4 else layout.elementwise(lambda a: a.astype(dtype), array)
         )
     if x.device != device:
-        array = backends.get(device).from_host(x.backend.to_host(array))
+        host = x.backend.to_host(array)
+        with running_on(device):
+            array = backends.get(device).from_host(host)
     elif array is x.data:
         array = layout.elementwise(lambda a: a.copy(), array)
     return Tensor(array, device)
@@ -272,8 +284,8 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     checks.tensors("split", input=input)
     axis = checks.axis("split", dim, input.ndim)
     length = input.shape[axis]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
+    if hasattr(split_size_or_sections, "__index__"):
+        size = int(split_size_or_sections)
         if size < 1:
             raise ValueError(f"split: the size of a part must be positive, got {size}")
         sections = [min(size, length - start) for start in range(0, length, size)] or [0]
@@ -291,17 +303,12 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
     Ints and slices give a view. In backward the gradients of a repeated index add up, in the order of the indices.
     """
-    parts = index if isinstance(index, tuple) else (index,)
-    basic = all(part is None or part is Ellipsis or isinstance(part, slice) or _is_plain_int(part) for part in parts)
-    found = input._index(index)
     try:
-        return Index.apply(input, found, basic)
+        with running_on(input.device):
+            found = indexing.prepared(index, input)
+        return Index.apply(input, found, indexing.is_basic(index))
     except IndexError as error:
         raise IndexError(f"index of a tensor of shape {input.shape}: {error}") from None
-
-
-def _is_plain_int(part: Any) -> bool:
-    return isinstance(part, (int, np.integer)) and not isinstance(part, (bool, np.bool_))
 
 
 def to(input: Tensor, *targets: Any, device: str | Device | None = None, dtype: Any = None) -> Tensor:
