@@ -1,11 +1,12 @@
 """Elementwise arithmetic with broadcasting, and comparisons.
 
-Operands are tensors or numbers. Backward sums a gradient over the axes that broadcasting had added or stretched
-(un-broadcasting).
+Operands are tensors or numbers, computed in PyTorch's common dtype. Backward sums a gradient over the axes that
+broadcasting had added or stretched (un-broadcasting).
 """
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn import layout
-from gpucnn.autograd import Function
+from gpucnn.autograd import Function, running_on
 from gpucnn.functional import checks
-from gpucnn.tensor import Tensor, bool_, float32, tensor
+from gpucnn.tensor import Tensor, bool_, float32, int64, tensor
 
 Operand = Any  # Tensor, number or NumPy array
 
@@ -27,6 +28,50 @@ def _data(operand: Operand) -> Any:
 def _compute(like: Tensor, ufunc: str, *operands: Operand) -> Tensor:
     function = getattr(like.backend.xp, ufunc)
     return Tensor(layout.elementwise(function, *map(_data, operands)), like.device)
+
+
+def _compute_alike(like: Tensor, ufunc: str, *operands: Operand) -> Tensor:
+    """As :func:`_compute`, the tensors first brought to one dtype."""
+    dtype = common_dtype(*operands)
+    if all(not isinstance(operand, Tensor) or operand.dtype == dtype for operand in operands):
+        return _compute(like, ufunc, *operands)
+    function = getattr(like.backend.xp, ufunc)
+
+    def compute(*arrays: Any) -> Any:
+        return function(*(a.astype(dtype) if hasattr(a, "astype") and a.dtype != dtype else a for a in arrays))
+
+    return Tensor(layout.elementwise(compute, *map(_data, operands)), like.device)
+
+
+def common_dtype(*operands: Operand) -> np.dtype[Any]:
+    """PyTorch's result dtype: bools give way to integers, integers to real numbers, of whatever width.
+
+    Of one kind, the tensors with axes decide, then those without, then the numbers (float32, int64, bool).
+    """
+    tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+    groups = (
+        [operand.dtype for operand in tensors if operand.ndim],
+        [operand.dtype for operand in tensors if not operand.ndim],
+        [_number_dtype(operand) for operand in operands if not isinstance(operand, Tensor)],
+    )
+    result = bool_
+    decided = False
+    for group in groups:
+        for kind in ("f", "iu", "b"):
+            found = [dtype for dtype in group if dtype.kind in kind]
+            if found:
+                if not decided or _rank(found[0]) > _rank(result):
+                    result, decided = np.result_type(*found), True
+                break
+    return result
+
+
+def _rank(dtype: np.dtype[Any]) -> int:
+    return {"b": 0, "f": 2}.get(dtype.kind, 1)
+
+
+def _number_dtype(number: Any) -> np.dtype[Any]:
+    return bool_ if isinstance(number, bool) else int64 if isinstance(number, int) else float32
 
 
 def unbroadcast(gradient: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:
@@ -48,18 +93,15 @@ def _reference(*operands: Operand) -> Tensor:
 
 
 def _operands(operator: str, *operands: Operand) -> list[Operand]:
-    """Tensors of one device and numbers.
+    """Tensors of one device and Python's numbers.
 
     NumPy arrays become tensors. Raises for all else, and for shapes that do not broadcast.
     """
+    if not any(isinstance(operand, Tensor) for operand in operands):
+        kinds = ", ".join(type(operand).__name__ for operand in operands)
+        raise TypeError(f"{operator}: expected a tensor among its operands, got {kinds}")
     device = _reference(*operands).device
-    found: list[Operand] = []
-    for operand in operands:
-        if isinstance(operand, np.ndarray) and operand.ndim:
-            operand = tensor(operand, device=device)
-        if not isinstance(operand, (Tensor, numbers.Number, np.generic, np.ndarray)):
-            raise TypeError(f"{operator}: expected tensors and numbers, got {type(operand).__name__}")
-        found.append(operand)
+    found = [operand if isinstance(operand, Tensor) else _constant(operator, operand, device) for operand in operands]
     given = [operand for operand in found if isinstance(operand, Tensor)]
     checks.tensors(operator, **{f"operand {index}": operand for index, operand in enumerate(given)})
     try:
@@ -70,17 +112,31 @@ def _operands(operator: str, *operands: Operand) -> list[Operand]:
     return found
 
 
+def _constant(operator: str, value: Any, device: Any) -> Operand:
+    """A NumPy array as a tensor; any real number as Python's bool, int or float, which widen no dtype."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return tensor(value, device=device)
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.item()
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{operator}: expected tensors and numbers, got {type(value).__name__}")
+
+
 class Add(Function):
     """x + y."""
 
     @staticmethod
     def forward(ctx: Any, x: Operand, y: Operand) -> Tensor:
         ctx.x, ctx.y = _shape(x), _shape(y)
-        return _compute(_reference(x, y), "add", x, y)
+        return _compute_alike(_reference(x, y), "add", x, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return unbroadcast(grad, ctx.x), unbroadcast(grad, ctx.y)
+        need_x, need_y = ctx.needs_input_grad
+        return unbroadcast(grad, ctx.x) if need_x else None, unbroadcast(grad, ctx.y) if need_y else None
 
 
 class Subtract(Function):
@@ -89,11 +145,12 @@ class Subtract(Function):
     @staticmethod
     def forward(ctx: Any, x: Operand, y: Operand) -> Tensor:
         ctx.x, ctx.y = _shape(x), _shape(y)
-        return _compute(_reference(x, y), "subtract", x, y)
+        return _compute_alike(_reference(x, y), "subtract", x, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return unbroadcast(grad, ctx.x), unbroadcast(-grad, ctx.y) if ctx.needs_input_grad[1] else None
+        need_x, need_y = ctx.needs_input_grad
+        return unbroadcast(grad, ctx.x) if need_x else None, unbroadcast(-grad, ctx.y) if need_y else None
 
 
 class Multiply(Function):
@@ -101,17 +158,16 @@ class Multiply(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Operand, y: Operand) -> Tensor:
-        _save(ctx, x, y)
-        return _compute(_reference(x, y), "multiply", x, y)
+        need_x, need_y = ctx.needs_input_grad
+        _save(ctx, x if need_y else None, y if need_x else None)
+        ctx.x, ctx.y = _shape(x), _shape(y)
+        return _compute_alike(_reference(x, y), "multiply", x, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, y = _saved(ctx)
         need_x, need_y = ctx.needs_input_grad
-        return (
-            unbroadcast(grad * y, _shape(x)) if need_x else None,
-            unbroadcast(grad * x, _shape(y)) if need_y else None,
-        )
+        return unbroadcast(grad * y, ctx.x) if need_x else None, unbroadcast(grad * x, ctx.y) if need_y else None
 
 
 class Divide(Function):
@@ -119,26 +175,33 @@ class Divide(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Operand, y: Operand) -> Tensor:
-        _save(ctx, x, y)
-        return _compute(_reference(x, y), "true_divide", x, y)
+        _save(ctx, x if ctx.needs_input_grad[1] else None, y)
+        ctx.x, ctx.y = _shape(x), _shape(y)
+        if common_dtype(x, y).kind != "f":  # the quotient of integers is float32
+            x = x.to(dtype=float32) if isinstance(x, Tensor) else float(x)
+            y = y.to(dtype=float32) if isinstance(y, Tensor) else float(y)
+        return _compute_alike(_reference(x, y), "true_divide", x, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, y = _saved(ctx)
         need_x, need_y = ctx.needs_input_grad
         return (
-            unbroadcast(grad / y, _shape(x)) if need_x else None,
-            unbroadcast(-grad * x / (y * y), _shape(y)) if need_y else None,
+            unbroadcast(grad / y, ctx.x) if need_x else None,
+            unbroadcast(-grad * x / (y * y), ctx.y) if need_y else None,
         )
 
 
 class Power(Function):
-    """x ** y; the gradient for y is 0 where x is 0, as in PyTorch."""
+    """x ** y; the gradients are PyTorch's where a formula has none.
+
+    For x it is 0 where y is 0; for y it is 0 where x is 0 and y is not negative.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Operand, y: Operand) -> Tensor:
-        z = _compute(_reference(x, y), "power", x, y)
-        _save(ctx, x, y, z)
+        z = _compute_alike(_reference(x, y), "power", x, y)
+        _save(ctx, x, y, z if ctx.needs_input_grad[1] else None)
         return z
 
     @staticmethod
@@ -147,16 +210,19 @@ class Power(Function):
         need_x, need_y = ctx.needs_input_grad
         dx = dy = None
         if need_x:
-            zero = y == 0
-            slope = (
-                y * x ** (y - 1)
-                if not isinstance(y, Tensor)
-                else where(zero, 0.0, y * x ** (y - where(zero, 0.0, 1.0)))
-            )
-            dx = unbroadcast(grad * slope if isinstance(y, Tensor) or not zero else grad * 0.0, _shape(x))
+            slope: Operand
+            if isinstance(y, Tensor):
+                zero = y == 0
+                slope = where(zero, 0.0, y * x ** (y - where(zero, 0.0, 1.0)))
+            else:
+                slope = y * x ** (y - 1) if y else 0.0
+            dx = unbroadcast(grad * slope, x.shape)
         if need_y:
-            logarithm = log(where(x == 0, 1.0, x)) if isinstance(x, Tensor) else (float(np.log(x)) if x else 0.0)
-            dy = unbroadcast(grad * z * logarithm, _shape(y))
+            if isinstance(x, Tensor):
+                slope = where((x == 0) & (y >= 0), 0.0, z * Log.apply(x.to(dtype=z.dtype)))
+            else:
+                slope = z * (math.log(x) if x > 0 else math.nan) if x else where(y >= 0, 0.0, -z)
+            dy = unbroadcast(grad * slope, y.shape)
         return dx, dy
 
 
@@ -237,17 +303,39 @@ class Where(Function):
     def forward(ctx: Any, condition: Tensor, x: Operand, y: Operand) -> Tensor:
         ctx.save_for_backward(condition)
         ctx.x, ctx.y = _shape(x), _shape(y)
+        # NumPy's where takes a Python number for float64, so numbers get their dtype first.
+        dtype = common_dtype(x, y)
+        x, y = (o.to(dtype=dtype) if isinstance(o, Tensor) else dtype.type(o) for o in (x, y))
         return _compute(condition, "where", condition, x, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         (condition,) = ctx.saved_tensors
         zero = grad.dtype.type(0)
-        return (
-            None,
-            unbroadcast(_compute(grad, "where", condition, grad, zero), ctx.x),
-            unbroadcast(_compute(grad, "where", condition, zero, grad), ctx.y),
-        )
+        _, need_x, need_y = ctx.needs_input_grad
+        dx = unbroadcast(_compute(grad, "where", condition, grad, zero), ctx.x) if need_x else None
+        dy = unbroadcast(_compute(grad, "where", condition, zero, grad), ctx.y) if need_y else None
+        return None, dx, dy
+
+
+class ExtremumOfTwo(Function):
+    """The larger (or smaller) of x and y; NaN if either is, and equals share the gradient evenly, as in PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Operand, largest: bool) -> Tensor:
+        _save(ctx, x, y)
+        ctx.largest = largest
+        return _compute_alike(x, "maximum" if largest else "minimum", x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, y = _saved(ctx)
+        need_x, need_y, _ = ctx.needs_input_grad
+        shared = where(x == y, grad * 0.5, grad)
+        x_loses, y_loses = (x < y, x > y) if ctx.largest else (x > y, x < y)
+        dx = unbroadcast(where(x_loses, 0.0, shared), x.shape) if need_x else None
+        dy = unbroadcast(where(y_loses, 0.0, shared), y.shape) if need_y else None
+        return dx, dy, None
 
 
 def _save(ctx: Any, *operands: Operand) -> None:
@@ -322,35 +410,36 @@ def where(condition: Tensor, input: Operand, other: Operand) -> Tensor:
     checks.tensors("where", condition=condition)
     if condition.dtype != bool_:
         raise TypeError(f"where: condition must be a bool tensor, got {condition.dtype}")
-    dtype = next((o.dtype for o in (input, other) if isinstance(o, Tensor)), float32)
-    # A Python number would make NumPy's where give float64.
-    operands = [o if isinstance(o, Tensor) else dtype.type(o) if np.ndim(o) == 0 else o for o in (input, other)]
-    return Where.apply(*_operands("where", condition, *operands))
+    return Where.apply(*_operands("where", condition, input, other))
 
 
 def maximum(input: Tensor, other: Operand) -> Tensor:
-    """The larger of two, elementwise; the gradient of equals goes to ``input``."""
-    return where(ge(input, other), input, other)
+    """The larger of two, elementwise; NaN where either is. Equals share the gradient evenly."""
+    checks.tensors("maximum", input=input)
+    return ExtremumOfTwo.apply(*_operands("maximum", input, other), True)
 
 
 def minimum(input: Tensor, other: Operand) -> Tensor:
-    """The smaller of two, elementwise; the gradient of equals goes to ``input``."""
-    return where(le(input, other), input, other)
+    """The smaller of two, elementwise; NaN where either is. Equals share the gradient evenly."""
+    checks.tensors("minimum", input=input)
+    return ExtremumOfTwo.apply(*_operands("minimum", input, other), False)
 
 
 def clip(input: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-    """input held within [min, max]; the gradient flows where it was within, the ends included."""
+    """input held within [min, max]; the gradient flows where it was within, the ends included. NaN stays NaN."""
+    checks.tensors("clip", input=input)
     if min is None and max is None:
         raise ValueError("clip: expected min, max or both")
-    result = input if min is None else maximum(input, min)
-    return result if max is None else minimum(result, max)
+    result = input if min is None else where(input >= min, input, min)
+    result = result if max is None else where(result <= max, result, max)
+    return where(input != input, input.detach(), result)
 
 
 def _comparison(ufunc: str, meaning: str) -> Callable[[Operand, Operand], Tensor]:
     def compare(input: Operand, other: Operand) -> Tensor:
         operands = _operands(ufunc, input, other)
         like = _reference(*operands)
-        with like.backend.context():
+        with running_on(like.device):
             return _compute(like, ufunc, *operands)
 
     compare.__name__ = compare.__qualname__ = ufunc
@@ -364,12 +453,32 @@ lt = _comparison("less", "<")
 le = _comparison("less_equal", "<=")
 gt = _comparison("greater", ">")
 ge = _comparison("greater_equal", ">=")
-logical_and = _comparison("logical_and", "and")
-logical_or = _comparison("logical_or", "or")
 
 
-def logical_not(input: Tensor) -> Tensor:
-    """not input, elementwise, as a bool tensor without gradient."""
-    checks.tensors("logical_not", input=input)
-    with input.backend.context():
-        return _compute(input, "logical_not", input)
+def _bitwise(ufunc: str, meaning: str) -> Callable[[Operand, Operand], Tensor]:
+    def combine(input: Operand, other: Operand) -> Tensor:
+        operands = _operands(ufunc, input, other)
+        dtype = common_dtype(*operands)
+        if dtype.kind == "f":
+            raise TypeError(f"{ufunc}: expected bools or integers, got a common dtype of {dtype}")
+        like = _reference(*operands)
+        with running_on(like.device):
+            return _compute_alike(like, ufunc, *operands)
+
+    combine.__name__ = combine.__qualname__ = ufunc
+    combine.__doc__ = f"input {meaning} other, of bools or of the bits of integers, broadcast."
+    return combine
+
+
+bitwise_and = _bitwise("bitwise_and", "and")
+bitwise_or = _bitwise("bitwise_or", "or")
+bitwise_xor = _bitwise("bitwise_xor", "exclusive or")
+
+
+def bitwise_not(input: Tensor) -> Tensor:
+    """not input, of bools or of the bits of integers."""
+    checks.tensors("bitwise_not", input=input)
+    if input.dtype.kind == "f":
+        raise TypeError(f"bitwise_not: expected bools or integers, got {input.dtype}")
+    with running_on(input.device):
+        return _compute(input, "invert", input)

@@ -13,6 +13,9 @@ BINARY = {
     "mul": arithmetic.mul,
     "truediv": arithmetic.div,
     "pow": arithmetic.pow,
+    "and": arithmetic.bitwise_and,
+    "or": arithmetic.bitwise_or,
+    "xor": arithmetic.bitwise_xor,
 }
 
 OPERATORS = {
@@ -24,9 +27,7 @@ OPERATORS = {
     "le": arithmetic.le,
     "gt": arithmetic.gt,
     "ge": arithmetic.ge,
-    "invert": arithmetic.logical_not,
-    "and": arithmetic.logical_and,
-    "or": arithmetic.logical_or,
+    "invert": arithmetic.bitwise_not,
 }
 
 METHODS: dict[str, Any] = {
