@@ -35,6 +35,8 @@ class ReLU(Function):
 
 
 def _stable_shift(x: Any, axis: int) -> Any:
+    if not x.size:
+        return x.copy()  # an empty axis has no maximum
     return layout.elementwise(lambda a, top: a - top, x, x.max(axis=axis, keepdims=True))
 
 

@@ -51,8 +51,8 @@ def axis(operator: str, dim: Any, ndim: int) -> int:
 
 
 def axes(operator: str, dim: Any, ndim: int) -> tuple[int, ...]:
-    """One dim, several, or None for all, counted from the front and without repeats."""
-    if dim is None:
+    """One dim, several, or None or () for all (as PyTorch), counted from the front and without repeats."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(ndim))
     found = tuple(axis(operator, d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,)))
     if len(set(found)) != len(found):

@@ -39,7 +39,8 @@ class Conv2d(Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, g: Conv2dGeometry, data_format: str
     ) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        need_x, need_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if need_weight else None, weight if need_x else None)
         ctx.g, ctx.data_format = g, data_format
         x_data, w_data = image_memory(x, data_format), _filter_memory(weight, data_format)
         y = x.backend.conv2d_fprop(x_data, w_data, None if bias is None else bias.data, g)
@@ -48,16 +49,16 @@ class Conv2d(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        g, data_format, backend = ctx.g, ctx.data_format, x.backend
+        g, data_format, backend = ctx.g, ctx.data_format, grad.backend
         need_x, need_weight, need_bias, *_ = ctx.needs_input_grad
         dy = image_memory(grad, data_format)
         dx = dw = db = None
         if need_x:
-            dx = image_tensor(backend.conv2d_dgrad(dy, _filter_memory(weight, data_format), g), x, data_format)
+            dx = image_tensor(backend.conv2d_dgrad(dy, _filter_memory(weight, data_format), g), grad, data_format)
         if need_weight:
-            dw = _filter_tensor(backend.conv2d_wgrad(image_memory(x, data_format), dy, g), x, data_format)
+            dw = _filter_tensor(backend.conv2d_wgrad(image_memory(x, data_format), dy, g), grad, data_format)
         if need_bias:
-            db = Tensor(backend.bias_grad(dy), x.device)
+            db = Tensor(backend.bias_grad(dy), grad.device)
         return dx, dw, db, None, None
 
 

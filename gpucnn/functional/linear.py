@@ -22,6 +22,9 @@ def _stored(array: Any) -> tuple[Any, bool]:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
+    if not a.data.size or not b.data.size:
+        shape = (*a.shape[:-1], b.shape[-1])
+        return Tensor(a.backend.xp.zeros(shape, dtype=a.dtype), a.device)
     (left, transpose_left), (right, transpose_right) = _stored(a.data), _stored(b.data)
     return Tensor(a.backend.matmul(left, right, transpose_left, transpose_right), a.device)
 
@@ -35,7 +38,8 @@ class MatMul(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
+        need_a, need_b = ctx.needs_input_grad
+        ctx.save_for_backward(a if need_b else None, b if need_a else None)
         return _product(a, b)
 
     @staticmethod
@@ -52,7 +56,8 @@ class Linear(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        need_x, need_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if need_weight else None, weight if need_x else None)
         x_data, w_data = layout.contiguous(x.data), layout.contiguous(weight.data)
         return Tensor(x.backend.linear_forward(x_data, w_data, None if bias is None else bias.data), x.device)
 

@@ -86,6 +86,8 @@ def avg_pool2d(
     A window counts the padding unless ``count_include_pad`` is false; ``divisor_override`` replaces the count.
     """
     shape = _channels_first("avg_pool2d", input, data_format)
+    if divisor_override is not None and not hasattr(divisor_override, "__index__"):
+        raise TypeError(f"avg_pool2d: divisor_override must be an int, got {divisor_override!r}")
     if divisor_override is not None and divisor_override == 0:
         raise ValueError("avg_pool2d: divisor_override must not be 0")
     g = Pool2dGeometry.of(shape, kernel_size, stride, padding, 1, ceil_mode, operator="avg_pool2d")

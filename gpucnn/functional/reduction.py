@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from gpucnn import layout
-from gpucnn.autograd import Function
+from gpucnn.autograd import Function, running_on
 from gpucnn.functional import checks
 from gpucnn.functional.arithmetic import sqrt
 from gpucnn.functional.arithmetic import where as _where
@@ -34,7 +34,8 @@ class Sum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
         ctx.shape, ctx.axes = x.shape, axes
-        return Tensor(layout.canonical(x.data.sum(axis=axes, keepdims=keepdim)), x.device)
+        dtype = x.dtype if x.dtype.kind == "f" else int64
+        return Tensor(layout.canonical(x.data.sum(axis=axes or None, dtype=dtype, keepdims=keepdim)), x.device)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -47,22 +48,45 @@ class Extremum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, axis: int, largest: bool, keepdim: bool) -> tuple[Tensor, Tensor]:
         xp = x.backend.xp
-        found = xp.expand_dims((xp.argmax if largest else xp.argmin)(x.data, axis=axis), axis)
+        found = xp.expand_dims(_positions(x, axis, "argmax" if largest else "argmin"), axis)
         values = xp.take_along_axis(x.data, found, axis=axis)
         ctx.shape, ctx.axis, ctx.found = x.shape, axis, found
         if not keepdim:
             values, found = values.squeeze(axis), found.squeeze(axis)
-        indices = Tensor(layout.canonical(found.astype(int64)), x.device)
+        indices = Tensor(layout.canonical(found), x.device)
         ctx.mark_non_differentiable(indices)
         return Tensor(layout.canonical(values), x.device), indices
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
         xp = grad.backend.xp
-        dx = xp.zeros(ctx.shape, dtype=grad.dtype)
         places = xp.arange(ctx.shape[ctx.axis]).reshape([-1 if a == ctx.axis else 1 for a in range(len(ctx.shape))])
-        dx = xp.where(places == ctx.found, _expanded(grad, ctx.shape, (ctx.axis,)), dx)
+        dx = xp.where(places == ctx.found, _expanded(grad, ctx.shape, (ctx.axis,)), grad.dtype.type(0))
         return Tensor(layout.canonical(dx), grad.device), None, None, None
+
+
+class ExtremumOfAll(Function):
+    """The largest (or smallest) element; equals share the gradient evenly, as in PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, largest: bool) -> Tensor:
+        best = Tensor(x.data.max() if largest else x.data.min(), x.device)
+        ctx.save_for_backward(x, best)
+        return best
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, best = ctx.saved_tensors
+        hits = (x == best) | ((x != x) & (best != best))
+        return _where(hits, grad / sum(hits), 0.0), None
+
+
+def _positions(x: Tensor, axis: int, argmax_or_argmin: str) -> Any:
+    """argmax or argmin over one axis as int64; CuPy refuses empty arrays of whatever axis."""
+    xp = x.backend.xp
+    if not x.numel():
+        return xp.zeros((*x.shape[:axis], *x.shape[axis + 1 :]), dtype=int64)
+    return xp.asarray(getattr(xp, argmax_or_argmin)(x.data, axis=axis)).astype(int64)
 
 
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -85,12 +109,14 @@ def var(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = F
     axes = checks.axes("var", dim, input.ndim)
     freedom = math.prod(input.shape[axis] for axis in axes) - correction
     distance = input - mean(input, axes, keepdim=True)
-    return sum(distance * distance, axes, keepdim) / (freedom if freedom > 0 else math.nan)
+    return sum(distance * distance, axes, keepdim) / (freedom if freedom > 0 else 0)
 
 
 def std(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
-    """The square root of :func:`var`."""
-    return sqrt(var(input, dim, correction, keepdim))
+    """The square root of :func:`var`; its gradient is 0 where all are equal, as in PyTorch."""
+    variance = var(input, dim, correction, keepdim)
+    zero = variance == 0
+    return _where(zero, variance, sqrt(_where(zero, 1.0, variance)))
 
 
 def _extreme(operator: str, input: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor | Extreme:
@@ -99,12 +125,7 @@ def _extreme(operator: str, input: Tensor, dim: int | None, keepdim: bool, large
         raise ValueError(f"{operator}: no elements to choose from in shape {input.shape}")
     if dim is not None:
         return Extreme(*Extremum.apply(input, checks.axis(operator, dim, input.ndim), largest, keepdim))
-    with input.backend.context():
-        best = getattr(input.data, operator)()
-    if not input.requires_grad:
-        return Tensor(best, input.device)
-    hits = input == Tensor(best, input.device)
-    return sum(_where(hits, input, 0.0)) / float(hits.sum().item())
+    return ExtremumOfAll.apply(input, largest)
 
 
 def max(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Extreme:
@@ -122,14 +143,16 @@ def min(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor 
 
 def _arg(operator: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     checks.tensors(operator, input=input)
+    axis = None if dim is None else checks.axis(operator, dim, input.ndim)
+    if not input.numel() and (axis is None or not input.shape[axis]):
+        raise ValueError(f"{operator}: no elements to choose from in shape {input.shape}")
     xp = input.backend.xp
-    with input.backend.context():
-        if dim is None:
-            return Tensor(xp.asarray(getattr(xp, operator)(layout.contiguous(input.data))).astype(int64), input.device)
-        axis = checks.axis(operator, dim, input.ndim)
-        found = getattr(xp, operator)(input.data, axis=axis).astype(int64)
-        found = xp.asarray(xp.expand_dims(found, axis) if keepdim else found)
-        return Tensor(layout.canonical(found), input.device)
+    with running_on(input.device):
+        if axis is None:
+            found = xp.asarray(getattr(xp, operator)(layout.contiguous(input.data))).astype(int64)
+            return Tensor(found.reshape((1,) * input.ndim if keepdim else ()), input.device)
+        found = _positions(input, axis, operator)
+        return Tensor(layout.canonical(xp.expand_dims(found, axis) if keepdim else found), input.device)
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -144,8 +167,8 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 
 def _truth(input: Tensor, name: str, dim: Dim, keepdim: bool) -> Tensor:
     checks.tensors(name, input=input)
-    with input.backend.context():
-        value = getattr(input.data, name)(axis=checks.axes(name, dim, input.ndim), keepdims=keepdim)
+    with running_on(input.device):
+        value = getattr(input.data, name)(axis=checks.axes(name, dim, input.ndim) or None, keepdims=keepdim)
         return Tensor(layout.canonical(value), input.device)
 
 
