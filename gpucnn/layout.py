@@ -98,7 +98,8 @@ def elementwise(function: Callable[..., Array], *operands: Array) -> Array:
     ranks = [getattr(operand, "ndim", 0) for operand in operands]
     if max(ranks) != 4 or not _runs_channels_last(operands):
         return function(*operands)
-    return nchw(function(*(_to_channels_last(operand) for operand in operands)))
+    # NumPy orders the result of mixed operands as it likes.
+    return nchw(_contiguous(function(*(_to_channels_last(operand) for operand in operands))))
 
 
 def _runs_channels_last(operands: tuple[Array, ...]) -> bool:

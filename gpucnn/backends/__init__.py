@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 import functools
+import threading
 
 from gpucnn import settings
 from gpucnn.backends.base import Backend
@@ -24,9 +25,18 @@ def default_device() -> Device:
     return Device("cuda" if driver.is_available() else "cpu")
 
 
+_making = threading.Lock()
+
+
 @functools.cache
 def get(device: Device) -> Backend:
     """The backend of ``device``. Raises RuntimeError with the reason where the device cannot be used."""
+    with _making:  # threads that ask at the same time get the same one: it holds what kernels found wrong
+        return _made(device)
+
+
+@functools.cache
+def _made(device: Device) -> Backend:
     if device.type == "cpu":
         from gpucnn.backends.numpy import NumpyBackend
 
