@@ -143,6 +143,7 @@ def _state(shape: bytes, code: bytes, raw: bytes) -> bytes:
         (pickle.dumps({b"data": 1}), "found no labels"),
         (pickle.dumps({b"data": 1, b"labels": [1]}), "expected an array of uint8, found int"),
         (_state(b"K\x01M\x00\x0c\x86", b"U\x02u1", bytes(3071)), r"shape \(1, 3072\), expected 3072 bytes, found 3071"),
+        (_state(b"K\x01M\x00\x0c\x86", b"U\x02u1", bytes(3073)), r"expected 3072 bytes, found 3073"),
         (_state(b"K\x01M\x00\x0c\x86", b"U\x02O8", bytes(3072)), "found elements of type b'O8'"),
         (_state(b"J\xff\xff\xff\xffM\x00\x0c\x86", b"U\x02u1", bytes(3072)), r"found the shape \(-1, 3072\)"),
         (_state(b"K\x02M\x00\x06\x86", b"U\x02u1", bytes(3072)), r"expected 1 images .* shape \(2, 1536\)"),

@@ -158,6 +158,33 @@ def test_a_loss_that_is_not_finite_is_found_before_a_state_is_given_out():
         trainer.run(1)
 
 
+def test_dropout_goes_on_where_it_was(tmp_path):
+    """The random streams are part of the state: a resumed run drops what the run would have dropped."""
+
+    def trainer() -> training.Trainer:
+        gpucnn.manual_seed(5)
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 8, device="cpu"), nn.Dropout(0.5), nn.Linear(8, 2, device="cpu")
+        )
+        return training.Trainer(model, _loaders()[0], None, optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+
+    class SaveAtStep3(training.Callback):
+        def on_step(self, trainer):
+            if trainer.step == 3:
+                gpucnn.save(trainer.state_dict(), tmp_path / "state")
+
+    whole = trainer()
+    whole.callbacks = [SaveAtStep3()]
+    whole.run(2)
+    resumed = trainer()
+    gpucnn.rand(4, device="cpu")
+    resumed.load_state_dict(gpucnn.load(tmp_path / "state", device="cpu"))
+    resumed.run(2)
+    assert resumed.step == whole.step == 10
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 def test_evaluation_leaves_model_and_average_as_they_were():
     _, test = _loaders()
     model = _network()

@@ -138,8 +138,8 @@ def test_lines_of_fifty_steps_survive_a_resume(tmp_path):
     records = lines(whole.folder)
     assert [(r["kind"], r["step"]) for r in records] == [("steps", 50), ("steps", 100), ("epoch", 120)]
     with pytest.raises(_Stop):
-        training.train(small(**config, checkpoint_steps=33), out=tmp_path / "broken", progress=_StopAt(70))
-    assert [r["step"] for r in lines(tmp_path / "broken")] == [50]
+        training.train(small(**config, checkpoint_steps=33), out=tmp_path / "broken", progress=_StopAt(110))
+    assert [r["step"] for r in lines(tmp_path / "broken")] == [50, 100]  # the checkpoint is of step 99
     training.train(resume=tmp_path / "broken")
     assert lines(tmp_path / "broken") == records
 
