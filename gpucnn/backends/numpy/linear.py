@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = Fa
     left = a.swapaxes(-1, -2) if transpose_a else a
     right = b.swapaxes(-1, -2) if transpose_b else b
     out = np.empty(left.shape[:-1] + right.shape[-1:], np.result_type(a, b))
-    flat = out.shape[:-2]
-    if flat:
-        lefts, rights, outs = (m.reshape((-1, *m.shape[-2:])) for m in (left, right, out))
+    if out.ndim > 2:
+        count = math.prod(out.shape[:-2])  # spelled out: an empty array cannot tell
+        lefts, rights, outs = (m.reshape((count, *m.shape[-2:])) for m in (left, right, out))
         with single_blas_thread:
-            for_each(lambda i: np.matmul(lefts[i], rights[i], out=outs[i]), range(len(outs)))
+            for_each(lambda i: np.matmul(lefts[i], rights[i], out=outs[i]), range(count))
     else:
         _product(left, right, out, None)
     return out
