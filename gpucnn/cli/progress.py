@@ -66,7 +66,7 @@ class Bar:
             TextColumn("{task.fields[told]}"),
             transient=True,
         )
-        self._task = self._bar.add_task("", total=None, told="")
+        self._task = self._bar.add_task("preparing", total=None, told="")
         self._epochs = 0
         self._name = ""
 

@@ -68,6 +68,33 @@ def test_cuda_without_a_gpu_gives_the_reason(
     assert reason in complaint(gpucnn(*command, "--device", "cuda"))
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing in the cache, and nobody answers."""
+    from gpucnn.data import NotFoundError, cifar10
+
+    def unreachable(*arguments: object, **options: object) -> None:
+        raise NotFoundError("cannot be downloaded: no network")
+
+    monkeypatch.setenv("GPUCNN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(cifar10, "fetch", unreachable)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_data_that_was_asked_for_and_cannot_be_had_is_an_error(gpucnn: Command) -> None:
+    assert "no network" in complaint(gpucnn("train", "--data", "cifar10"))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_without_data_and_network_training_says_so_in_a_line_and_takes_shapes(gpucnn: Command) -> None:
+    done = gpucnn("train", "--batch-size", 32, "--epochs", 1, "--train-images", 32, "--test-images", 32)
+    assert (done.code, done.err) == (0, "")
+    first, *_, last, _, _ = done.out.splitlines()
+    assert "no network" in first
+    assert "shapes" in first
+    assert last.startswith("trained lecture_cnn on shapes (generated)")
+
+
 def test_an_output_folder_that_is_a_file(gpucnn: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "file" in complaint(gpucnn("train", *SHORT, "--out", tmp_path / "file" / "run"))
