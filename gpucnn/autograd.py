@@ -178,7 +178,8 @@ class Function:
 
     ``forward`` gets the arguments of ``apply``, tensors as tensors, and returns a tensor or a tuple of them.
     ``backward`` gets one gradient for each output and returns one for each argument of ``forward`` (None for what is
-    no tensor or needs none). Both run with recording off.
+    no tensor or needs none), which takes the dtype of that argument. Outputs of integers or bools carry no gradient.
+    Both run with recording off.
 
     >>> import gpucnn
     >>> class Multiply(gpucnn.Function):

@@ -260,9 +260,9 @@ class Tensor(Recorded):
         self.version.count += 1
 
     def copy_(self, source: Any) -> Tensor:
-        """Fills this tensor with ``source`` (a tensor of any device, an array or a number), broadcast and cast.
+        """Fills this tensor with ``source`` (a tensor of any device, an array, a list or a number), broadcast and cast.
 
-        Not recorded.
+        Not recorded: raises RuntimeError where a gradient would be lost, as all methods here do.
         """
         self._write_check("copy_", source)
         with running_on(self.device):

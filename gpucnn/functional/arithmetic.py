@@ -49,6 +49,8 @@ def common_dtype(*operands: Operand) -> np.dtype[Any]:
     Of one kind, the tensors with axes decide, then those without, then the numbers (float32, int64, bool).
     """
     tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+    if len({operand.dtype for operand in tensors}) == 1 and tensors[0].dtype.kind == "f":
+        return tensors[0].dtype  # the usual case
     groups = (
         [operand.dtype for operand in tensors if operand.ndim],
         [operand.dtype for operand in tensors if not operand.ndim],
