@@ -19,8 +19,8 @@ class SGD(Optimizer):
     time), and d = d + momentum * buffer with ``nesterov``, else the buffer; p -= lr * d. Parameters without a gradient
     are left alone.
 
-    One launch updates all parameters whose options, weight decay aside, are the same. Raises ValueError for negative options, and for
-    ``nesterov`` without momentum or with dampening.
+    One launch updates all parameters whose options, weight decay aside, are the same. Raises ValueError for negative
+    options, and for ``nesterov`` without momentum or with dampening.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "avg_pool2d, divisor": (lambda x: F.avg_pool2d(x, 2, 1, divisor_override=3), [values(2, 2, 3, 4)]),
     "to another dtype and back": (lambda a: a.to(np.float32).double() * 1.0, [values(2, 2)]),
     "clone": (lambda a: a.clone() * 2, [values(2, 2)]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -83,9 +83,19 @@ def test_nhwc_convolution_equals_nchw() -> None:
 def test_a_training_step_copies_for_layout_at_flatten_only(device: str) -> None:
     gpucnn.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.LocalResponseNorm(3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU(),
-        nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 5),
-    ).to(device)  # fmt: skip
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.LocalResponseNorm(3),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4, 8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(8, 5),
+    ).to(device)
     optimizer = gpucnn.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     x, y = gpucnn.randn(6, 3, 8, 8, device=device), gpucnn.tensor([0, 1, 2, 3, 4, 0], device=device)
     for _ in range(2):

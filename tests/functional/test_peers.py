@@ -35,7 +35,8 @@ def compare(
 ) -> None:
     """Forward and backward of ``ours`` (on gpucnn's tensors) and ``theirs`` (on PyTorch's) at float32 arrays.
 
-    ``scales`` gives S of the output and of each gradient from the upstream gradient; by default PyTorch at absolute values does.
+    ``scales`` gives S of the output and of each gradient from the upstream gradient; by default PyTorch at absolute
+    values does.
     """
     import torch
 
@@ -130,8 +131,10 @@ def test_local_response_norm(device: str, g: Pool2dGeometry, seed: int, size: in
     compare(
         lambda t: F.local_response_norm(t, size, 0.3, beta, 1.5),
         lambda t: peer.local_response_norm(t, size, 0.3, beta, 1.5),
-        [x], device, seed,
-    )  # fmt: skip
+        [x],
+        device,
+        seed,
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -166,5 +169,8 @@ def test_cross_entropy(device: str, m: int, n: int, reduction: str, seed: int) -
     compare(
         lambda t: F.cross_entropy(t, gpucnn.tensor(labels, device=device), reduction),
         lambda t: torch.nn.functional.cross_entropy(t, torch.tensor(labels), reduction=reduction),
-        [logits], device, seed, scales,
-    )  # fmt: skip
+        [logits],
+        device,
+        seed,
+        scales,
+    )

@@ -76,10 +76,16 @@ def test_repr_names_what_is_unusual() -> None:
 def test_comparisons_give_bool_tensors(device: str) -> None:
     a, b = gpucnn.tensor([1.0, 2.0, 3.0], device=device), gpucnn.tensor([3.0, 2.0, 1.0], device=device)
     for got, expected in (
-        (a == b, [False, True, False]), (a != b, [True, False, True]), (a < b, [True, False, False]),
-        (a <= 2, [True, True, False]), (a > b, [False, False, True]), (a >= b, [False, True, True]),
-        (~(a > b), [True, True, False]), ((a > 1) & (b > 1), [False, True, False]), ((a > 2) | (b > 2), [True, False, True]),
-    ):  # fmt: skip
+        (a == b, [False, True, False]),
+        (a != b, [True, False, True]),
+        (a < b, [True, False, False]),
+        (a <= 2, [True, True, False]),
+        (a > b, [False, False, True]),
+        (a >= b, [False, True, True]),
+        (~(a > b), [True, True, False]),
+        ((a > 1) & (b > 1), [False, True, False]),
+        ((a > 2) | (b > 2), [True, False, True]),
+    ):
         assert got.dtype == np.bool_ and got.tolist() == expected
     assert (a == None) is False and len({a, b, a}) == 2  # noqa: E711 - what `in` and dict keys ask
 
@@ -87,8 +93,14 @@ def test_comparisons_give_bool_tensors(device: str) -> None:
 def test_numpy_arrays_and_numbers_mix_with_tensors_from_both_sides(device: str) -> None:
     x = gpucnn.tensor([1.0, 2.0], device=device)
     ones = np.ones(2, np.float32)
-    for got, expected in ((ones + x, [2, 3]), (x - ones, [0, 1]), (3 - x, [2, 1]), (1 / x, [1, 0.5]), (2**x, [2, 4]),
-                          (np.float32(2) * x, [2, 4])):  # fmt: skip
+    for got, expected in (
+        (ones + x, [2, 3]),
+        (x - ones, [0, 1]),
+        (3 - x, [2, 1]),
+        (1 / x, [1, 0.5]),
+        (2**x, [2, 4]),
+        (np.float32(2) * x, [2, 4]),
+    ):
         assert isinstance(got, Tensor) and got.dtype == np.float32 and got.tolist() == expected
 
 
@@ -165,7 +177,7 @@ def test_dlpack_exchanges_with_pytorch() -> None:
 def test_devices_by_name() -> None:
     assert str(gpucnn.device("cuda:1")) == "cuda:1" and gpucnn.device("cuda") == gpucnn.device("cuda:0")
     for wrong in ("gpu", "cpu:1", "cuda:x", "cuda:-1", ""):
-        with pytest.raises(ValueError, match="device: .* is unknown"):
+        with pytest.raises(ValueError, match=r"device: .* is unknown"):
             gpucnn.device(wrong)
     with pytest.raises(TypeError):
         gpucnn.device(1)  # type: ignore[arg-type]
