@@ -1,6 +1,6 @@
 """Shapes: a generated data set, 32x32 colour images of ten kinds of shapes, for machines with neither data nor network.
 
-Each image is one shape, filled or outlined, of a random colour, size, place and rotation, on a background of another
+Each image is one shape, filled or outlined, of a random colour, size, place and tilt, on a background of another
 random colour, under noise. All numbers come from Philox words through integers, additions, multiplications, divisions
 and comparisons, which IEEE 754 rounds alike everywhere: the images are the same on every machine.
 """
@@ -19,6 +19,10 @@ OVERSAMPLING = 2  # sample points along a pixel's side, for soft edges
 BLOCK = 64  # images drawn together: the sample points of a block stay in a core's cache
 TRAIN_IMAGES, TEST_IMAGES = 10_000, 2_000
 MIN_CONTRAST = 0.35  # between shape and background, as the largest difference of their colour channels, of 1
+SMALLEST, LARGEST = np.float32(0.5), np.float32(0.8)  # radius of the circle around a shape, of half the image's side
+REACH = np.float32(0.85)  # how far from the middle it reaches, so that a crop of 24 x 24 hardly ever cuts it
+MOST_TILT = np.float32(0.19891237)  # tangent of half of 22.5 degrees
+OUTLINED = 0.25  # the part of the images whose shape is an outline
 OUTLINE = 0.55  # the hole of an outlined shape, of the shape's size
 NOISE = 40  # largest noise, of 255; triangular
 
@@ -82,14 +86,14 @@ class Shapes(Dataset):
 def _draw(labels: NDArray[np.int64], seed: int, stream: int) -> NDArray[np.uint8]:
     """A block of images (n, 32, 32, 3) of the shapes ``labels`` (n,)."""
     n = len(labels)
-    draws = uniform((BLOCK, 13), (seed, stream, Purpose.SHAPES))[:n]
+    draws = uniform((BLOCK, 12), (seed, stream, Purpose.SHAPES))[:n]
     cover = _cover(labels, draws)
-    back, fore = _colours(draws[:, 6:9], draws[:, 9:12])
+    back, fore = _colours(draws[:, 5:8], draws[:, 8:11])
     picture = back[:, None, None, :] + cover[..., None] * (fore - back)[:, None, None, :]
     words = bits(BLOCK * SIDE * SIDE * 3 // 2, (seed, stream + 2, Purpose.SHAPES)).astype("<u4").view(np.uint8)
     words = words.reshape(2, BLOCK, SIDE, SIDE, 3)[:, :n]
     noise = (words[0].astype(np.float32) + words[1] - np.float32(255)) * np.float32(NOISE / 255)  # triangular
-    noise *= draws[:, 12, None, None, None]
+    noise *= draws[:, 11, None, None, None]
     return np.clip(picture * np.float32(255) + noise, 0, 255).astype(np.uint8)
 
 
@@ -97,15 +101,15 @@ def _cover(labels: NDArray[np.int64], draws: Array) -> Array:
     """How much of each pixel the shape covers, (n, 32, 32) in [0, 1]."""
     points = SIDE * OVERSAMPLING
     grid = (np.arange(points, dtype=np.float32) + np.float32(0.5)) / points * 2 - 1  # [-1, 1] over the image
-    size = np.float32(0.32) + np.float32(0.4) * draws[:, 0]
-    room = 1 - size
+    size = SMALLEST + (LARGEST - SMALLEST) * draws[:, 0]
+    room = REACH - size
     centre_x, centre_y = (2 * draws[:, 1] - 1) * room, (2 * draws[:, 2] - 1) * room
-    cosine, sine = _rotation(draws[:, 3], draws[:, 4])
+    cosine, sine = _rotation(draws[:, 3])
     x = (grid[None, None, :] - centre_x[:, None, None]) / size[:, None, None]
-    y = (grid[None, :, None] - centre_y[:, None, None]) / size[:, None, None]
+    y = (centre_y[:, None, None] - grid[None, :, None]) / size[:, None, None]  # rows count downwards
     cosine, sine = cosine[:, None, None], sine[:, None, None]
     u, v = cosine * x + sine * y, cosine * y - sine * x
-    outlined = draws[:, 5] < 0.5
+    outlined = draws[:, 4] < OUTLINED
     drawn = np.empty((len(labels), points, points), dtype=bool)
     for kind in np.unique(labels):
         here = labels == kind
@@ -116,16 +120,14 @@ def _cover(labels: NDArray[np.int64], draws: Array) -> Array:
     return samples.sum(axis=(2, 4), dtype=np.uint8) / np.float32(OVERSAMPLING**2)
 
 
-def _rotation(fraction: Array, quarter: Array) -> tuple[Array, Array]:
-    """Cosine and sine of a random angle. Rational (t the tangent of half the angle, within 45 degrees either way),
-    then a quarter turn: a library's cosine may differ in its last bit from machine to machine, a division does not."""
-    t = (2 * fraction - 1) * np.float32(0.41421356)
-    cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-    turns = (quarter * 4).astype(np.int64)
-    return (
-        np.choose(turns, [cosine, -sine, -cosine, sine]),
-        np.choose(turns, [sine, cosine, -sine, -cosine]),
-    )
+def _rotation(fraction: Array) -> tuple[Array, Array]:
+    """Cosine and sine of a random angle, at most MOST_TILT to either side.
+
+    By t, the tangent of half the angle: a library's cosine may differ in its last bit from machine to machine, a
+    division does not.
+    """
+    t = (2 * fraction - 1) * MOST_TILT
+    return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
 
 def _colours(back: Array, fore: Array) -> tuple[Array, Array]:

@@ -22,7 +22,7 @@ def test_it_is_a_data_set_like_the_others():
 def test_the_bytes_are_the_same_on_every_machine():
     """Taken down once; the images are made of integers and correctly rounded operations only."""
     digest = hashlib.sha256(Shapes(count=200, seed=3).images.tobytes()).hexdigest()
-    assert digest == "e215cb7e8d5997e552dbfa341c4742370b07801b70abf83fa291c6611d053b1f"
+    assert digest == "7e8e47779bdddf247eba276fb36eecf9a74b35d89be0f9d7cf7ef7480bf38683"
 
 
 def test_the_first_images_do_not_depend_on_the_count_and_parts_and_seeds_differ():
@@ -74,7 +74,7 @@ def test_colours_alone_do_not_give_the_class_away():
 def test_a_picture_shows_its_shape_on_its_background():
     """Undo nothing, just look: with the noise averaged out, the pixels covered differ from the rest."""
     dataset = Shapes(count=64)
-    draws = shapes.uniform((shapes.BLOCK, 13), (0, 2, shapes.Purpose.SHAPES))
+    draws = shapes.uniform((shapes.BLOCK, 12), (0, 2, shapes.Purpose.SHAPES))
     cover = shapes._cover(dataset.labels, draws)
     assert cover.min() == 0 and cover.max() == 1
     for image, covered in zip(dataset.images.astype(float), cover, strict=True):
