@@ -13,6 +13,7 @@ import pytest
 
 from gpucnn.backends.cuda import compiler, driver
 from gpucnn.backends.cuda import engine as engine_module
+from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.backends.cuda.compiler import CompileError
 from gpucnn.backends.cuda.engine import CudaEngine
 from gpucnn.backends.declarations import declarations
@@ -42,8 +43,9 @@ class FakeCupy(types.ModuleType):
         stream = types.SimpleNamespace(synchronize=self._synchronize)
         runtime = types.SimpleNamespace(getDevice=lambda: self.current)
         self.cuda = types.SimpleNamespace(Device=self._device, runtime=runtime, get_current_stream=lambda: stream)
-        self.empty = np.empty
+        self.empty, self.array = np.empty, self.asarray
         self.ndarray = np.ndarray
+        self.copied_to: list[int] = []
 
     def _synchronize(self) -> None:
         self.synchronized += 1
@@ -67,6 +69,7 @@ class FakeCupy(types.ModuleType):
 
     def asarray(self, array: Any) -> Any:
         self.copies += 1
+        self.copied_to.append(self.current)
         return array.copy()
 
     def RawModule(self, *, path: str) -> Any:
@@ -113,6 +116,23 @@ def test_a_kernel_is_compiled_and_loaded_at_its_first_launch_on_its_own_gpu(cupy
     assert first.raw.launches == [((1, 1, 1), (32, 1, 1), ("a",), 0, 1)] * 2
     assert second.raw.launches == [((2, 1, 1), (64, 1, 1), ("b",), 8, 1)] * 2
     assert cupy.current == 0
+
+
+def test_a_null_pointer_goes_as_the_number_0(cupy, kernels) -> None:
+    """CuPy up to 13 takes None for a pointer to nowhere in particular."""
+    kernel = CudaEngine(0).kernel(declarations(kernels / "values.cu")["read_scalars"])
+    kernel((1, 1, 1), (32, 1, 1), ("a", None, 3))
+    (arguments,) = [launch[2] for launch in kernel.raw.launches]
+    assert arguments == ("a", 0, 3)
+    assert arguments[1].dtype == np.uint64  # as wide as a pointer
+
+
+def test_constants_are_on_their_gpu_before_any_stream_can_ask_for_them(cupy) -> None:
+    backend = CudaBackend(CudaEngine(1))
+    values = np.arange(3.0)
+    array = backend.constant(values)
+    assert array is not values and array.tolist() == [0, 1, 2]
+    assert (cupy.copied_to, cupy.synchronized) == ([1], 1)
 
 
 def test_more_than_48_kib_of_shared_memory_is_asked_for(cupy, kernels) -> None:

@@ -38,6 +38,14 @@ class CudaBackend(Backend):
         """A new C-contiguous array whose elements are not set yet."""
         return self.engine.empty(shape, dtype)
 
+    def constant(self, values: Any) -> Array:
+        """A NumPy array on the device, to be kept: it is there before this returns, so any stream may use it."""
+        with self.context():
+            array = self.xp.array(values)
+            if self.xp is not np:
+                self.xp.cuda.get_current_stream().synchronize()
+        return array
+
     def context(self) -> AbstractContextManager[Any]:
         if self.name == "emulated":
             return nullcontext()

@@ -19,6 +19,7 @@ from gpucnn.backends.launch import Launch, address
 
 SHARED_WITHOUT_ASKING = 48 * 1024  # bytes; a kernel that wants more dynamic shared memory has to say so first
 TABLES_KEPT = 64
+NULL = np.uint64(0)  # a null pointer: CuPy up to 13 passes None as whatever is in memory (cupy/cupy#9046)
 
 
 class CudaEngine:
@@ -138,4 +139,5 @@ class _CudaKernel:
         if shared_mem > self.dynamic_shared:
             self.raw.max_dynamic_shared_size_bytes = shared_mem
             self.dynamic_shared = shared_mem
-        self.raw(grid, block, args, shared_mem=shared_mem)
+        arguments = tuple([NULL if argument is None else argument for argument in args])
+        self.raw(grid, block, arguments, shared_mem=shared_mem)

@@ -36,7 +36,7 @@ def next_launch(backend: Any, classes: int) -> tuple[Array, int]:
     record = _records.get(backend)
     if record is None:
         clear = np.full(FAULT_WORDS, NO_FAULT, np.uint64)
-        record = _records.setdefault(backend, _Record(backend.xp.array(clear)))
+        record = _records.setdefault(backend, _Record(backend.constant(clear)))
     number = min(record.launches - record.checked, MOST_LAUNCHES)
     if not record.classes or record.classes[-1][1] != classes:
         record.classes.append((number, classes))

@@ -73,8 +73,8 @@ def _chunks(backend: Any, sizes: Sizes) -> tuple[Array, Array, int]:
         first_chunk = np.cumsum([0, *(ceil_div(size, CHUNK) for size in sizes)], dtype=np.int64)
         if len(known) >= MOST_TABLES:
             known.clear()
-        xp = backend.xp
-        known[sizes] = xp.array(first_chunk), xp.array(np.array(sizes, np.int64)), int(first_chunk[-1])
+        on_device = backend.constant(first_chunk), backend.constant(np.array(sizes, np.int64))
+        known[sizes] = *on_device, int(first_chunk[-1])
     return known[sizes]
 
 
@@ -84,5 +84,5 @@ def _numbers(backend: Any, numbers: Numbers) -> Array:
     if numbers not in known:
         if len(known) >= MOST_TABLES:
             known.clear()
-        known[numbers] = backend.xp.array(np.array(numbers, np.float32))
+        known[numbers] = backend.constant(np.array(numbers, np.float32))
     return known[numbers]
