@@ -102,6 +102,20 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch) -> None
     assert path.read_bytes() == b"old"
 
 
+def test_a_write_that_fails_because_another_process_wrote_the_same(tmp_path, monkeypatch) -> None:
+    """Windows replaces no file that somebody has open."""
+    cache = KernelCache(tmp_path)
+    stored = cache.store("x.cubin", b"image", {"kernels": {}})
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("in use")
+
+    monkeypatch.setattr(cache_module, "write_atomically", refuse)
+    assert cache.store("x.cubin", b"image", {"kernels": {}}) == stored
+    with pytest.raises(OSError, match="cannot be written"):
+        cache.store("y.cubin", b"image", {})
+
+
 @pytest.mark.parametrize("letters", [b"aaaa", b"abcd"], ids=["the same image", "different images"])
 def test_readers_beside_writers_see_whole_entries(tmp_path, letters) -> None:
     """Four writers store again and again. Of one image, as compilers of one source do, a reader always finds the whole
@@ -125,8 +139,8 @@ def test_readers_beside_writers_see_whole_entries(tmp_path, letters) -> None:
         stop.set()
         for writer in writers:
             writer.join()
+    assert cache.store("x.cubin", b"a" * 20097, {"letter": 97}) == cache.lookup("x.cubin")
     found = [entry for entry in entries if entry is not None]
-    assert found
     assert all(entry.record["size"] == 20000 + entry.record["letter"] for entry in found)
     assert len(found) == len(entries) or len(set(letters)) > 1
     assert [p for p in tmp_path.iterdir() if p.name.startswith(".")] == []
@@ -201,6 +215,11 @@ def test_what_is_not_an_architecture(wrong) -> None:
         ([50, 80, 86], (8, 9), "86"),  # the nearest below, of the same major: its cubins run
         ([50, 80, 86], (9, 0), "compute_86"),  # newer than NVRTC: PTX
         ([75, 80, 100, 120], (12, 1), "120"),
+        ([90, 100, 101, 120], (10, 3), "100"),  # 101 is a Tegra, whose cubins run nowhere else
+        ([90, 100, 120], (10, 1), "compute_100"),  # and it runs no others' cubins
+        ([90, 100, 101, 103, 120], (10, 3), "103"),
+        ([90, 100, 103, 120], (12, 1), "120"),
+        ([90, 100, 103], (11, 0), "compute_103"),
         ([50, 60, 61], (6, 0), "60"),
         ([50, 61], (6, 0), "compute_50"),
     ],

@@ -57,6 +57,9 @@ class KernelCache:
             write_atomically(path, image)
             write_atomically(_record_path(path), json.dumps(record, indent=1).encode())
         except OSError as error:
+            there = self.lookup(name)  # Windows replaces no file that another process has open, as when it reads its own
+            if there is not None:
+                return there
             raise OSError(
                 f"compiled kernels cannot be written to the cache folder ({error}); GPUCNN_CACHE_DIR can name another"
             ) from error

@@ -23,6 +23,7 @@ from gpucnn.backends.declarations import includes, kernel_sources, source_path
 ARCHITECTURES = ("50", "61", "70", "75", "80", "86", "89", "90", "90a", "100", "120")
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 RECORD_FORMAT = 1  # part of every key: raise it when the record or the options' meaning changes
+TEGRA = (53, 62, 72, 87, 101, 110)  # systems on a chip: their cubins run on no other GPU, nor those of others on them
 RARE = "// gpucnn: compiled on first use"  # a source with this line is not on the default path
 OLD_ARCHITECTURE_WARNING = "nvrtc: warning: Architectures prior to '<compute/sm>_75' are deprecated"
 
@@ -134,19 +135,21 @@ def architecture_of(capability: tuple[int, int]) -> str:
     9.0).
 
     Otherwise the nearest lower minor version of the same major, whose cubins it runs, or "compute_N", PTX that the
-    driver translates, for a GPU that is newer than this NVRTC. Raises CompileError for one that is too old.
+    driver translates, for a GPU that is newer than this NVRTC. (CUDA C++ Programming Guide, "Binary Compatibility": not
+    between Tegra and other GPUs.) Raises CompileError for one that is too old.
     """
     supported = sorted(load_nvrtc().getSupportedArchs())
     number = capability[0] * 10 + capability[1]
     if number in supported:
         return "90a" if number == 90 else str(number)
-    below = [s for s in supported if s < number]
+    below = [s for s in supported if s < number and s not in TEGRA]
     if not below:
         raise CompileError(
             f"NVRTC {nvrtc_version()} does not compile for compute capability {capability[0]}.{capability[1]}:"
             " install gpucnn[cuda12] in place of gpucnn[cuda13]"
         )
-    return str(below[-1]) if below[-1] // 10 == capability[0] else f"compute_{below[-1]}"
+    runs = below[-1] // 10 == capability[0] and number not in TEGRA
+    return str(below[-1]) if runs else f"compute_{below[-1]}"
 
 
 @dataclass(frozen=True, slots=True)
