@@ -246,9 +246,11 @@ def test_a_vector_instance_refuses_channels_that_are_not_of_fours(backend: Any) 
 
 
 def test_too_many_pixels_for_int_are_refused(backend: Any) -> None:
-    g = Conv2dGeometry.of((1 << 15, 1, 1 << 8, 1 << 8), (1, 1, 1, 1))
-    with pytest.raises(ValueError, match=r"conv2d fprop: at most 1073741824 pixels"):
-        conv2d.fprop(backend, np.zeros(1), np.zeros(1), None, g)
+    many = Conv2dGeometry.of((1 << 15, 1, 1 << 8, 1 << 8), (1, 1, 1, 1))
+    padded = Conv2dGeometry.of((1, 1, 1, 1), (1, 1, 1, 1), stride=1 << 14, padding=1 << 14)
+    for g in (many, padded):
+        with pytest.raises(ValueError, match=r"conv2d fprop: at most 1073741824 pixels"):
+            conv2d.fprop(backend, np.zeros(1), np.zeros(1), None, g)
 
 
 @pytest.mark.parametrize("terms", [1, 7, 8, 127, 256, 1000, 18432, 73728, 802816])

@@ -21,7 +21,7 @@ TILE_THREADS = 128
 DIRECT_THREADS = 256
 ENOUGH_BLOCKS = 256  # of the larger tile; with fewer, smaller tiles bring more multiprocessors to work
 FEW_CHANNELS = 4  # in and out of a group: tiles would be nearly empty, the direct kernel is not
-MOST_PIXELS = 1 << 30  # of one tensor: kernels count pixels in int
+MOST_PIXELS = 1 << 30  # of one tensor, with its padding: kernels count pixels in int
 
 
 def fprop(
@@ -126,9 +126,9 @@ def _direct_shape(pixels: int, channels: int) -> tuple[int, tuple[int, int]]:
 
 
 def _check_pixels(operator: str, g: Conv2dGeometry) -> None:
-    pixels = max(g.N * g.H * g.W, g.N * g.P * g.Q)
+    pixels = g.N * (g.H + g.pad_top + g.pad_bottom) * (g.W + g.pad_left + g.pad_right)  # no fewer than N*P*Q
     if pixels > MOST_PIXELS or g.K * g.R * g.S * (g.C // g.groups) > MOST_PIXELS:
         raise ValueError(
-            f"conv2d {operator}: at most {MOST_PIXELS} pixels (N*H*W, N*P*Q) and filter elements in one launch, "
+            f"conv2d {operator}: at most {MOST_PIXELS} pixels (N*H*W with padding) and filter elements in one launch, "
             f"got {g}; split the batch"
         )

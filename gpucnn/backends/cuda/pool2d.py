@@ -12,7 +12,7 @@ from gpucnn.backends.launch import address
 from gpucnn.geometry import Pool2dGeometry
 
 SOURCE = "pool2d.cu"
-MOST_ROWS = 2**31  # the kernels count rows in 32 bits
+MOST = 2**30  # rows, and elements of a row: the kernels count them in int, and one step of the grid further
 MOST_BYTE_TAPS = 256  # windows of more taps keep their index in an int
 
 
@@ -68,8 +68,10 @@ def _instance(name: str, vector: int, wide: bool = False) -> str:
 
 def _shape(rows: int, row_elements: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Grid and block over the rows of an image and the elements of a row; short rows share a block."""
-    if rows >= MOST_ROWS:
-        raise ValueError(f"pool2d: batch times height must be below 2**31, got {rows}")
+    if max(rows, row_elements) > MOST:
+        raise ValueError(
+            f"pool2d: batch times height and width times channels must be at most 2**30, got {rows} and {row_elements}"
+        )
     x = power_of_two(row_elements, 1, THREADS)
     y = THREADS // x
     grid = min(ceil_div(row_elements, x), MAX_BLOCKS), min(ceil_div(rows, y), MAX_ROW_BLOCKS)
