@@ -57,7 +57,7 @@ class KernelCache:
             write_atomically(path, image)
             write_atomically(_record_path(path), json.dumps(record, indent=1).encode())
         except OSError as error:
-            there = self.lookup(name)  # Windows replaces no file that another process has open, as when it reads its own
+            there = self.lookup(name)  # Windows replaces no file that another process is reading
             if there is not None:
                 return there
             raise OSError(
