@@ -113,9 +113,7 @@ class CudaBackend(Backend):
     def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
         return lrn.forward(self, x, size, alpha, beta, k)
 
-    def lrn_backward(
-        self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float
-    ) -> Array:
+    def lrn_backward(self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         return lrn.backward(self, dy, x, scale, size, alpha, beta, k)
 
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
@@ -156,9 +154,7 @@ class CudaBackend(Backend):
         nesterov: bool,
         first: bool,
     ) -> None:
-        optimizer.sgd_step(
-            self, parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first
-        )
+        optimizer.sgd_step(self, parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first)
 
     def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
         optimizer.moving_average_step(self, averages, parameters, decay)
