@@ -36,6 +36,8 @@ VARIABLES = (
              " be written, a private folder below the temporary directory serves."),
     Variable("GPUCNN_DATA", "a folder", "the user's cache folder",
              "Where data sets (CIFAR-10, MNIST) are looked for first."),
+    Variable("GPUCNN_THREADS", "1 to 9999", "the processors that this process may use",
+             "How many threads the cpu device uses. Results do not depend on it."),
     Variable("GPUCNN_EMULATOR", "fast | strict", "fast",
              "How the emulated device runs a kernel: in one order of threads and blocks, or in several that agree."),
     Variable("GPUCNN_EMULATOR_ARCH", "50 | 61 | 70 | 75 | 80 | 86 | 89 | 90 | 100 | 120", "80",
@@ -73,6 +75,14 @@ def emulator_mode() -> str:
 def emulator_arch() -> int:
     """GPUCNN_EMULATOR_ARCH: 80, the default, stands for sm_80; ``__CUDA_ARCH__`` is ten times that."""
     return int(_choice("GPUCNN_EMULATOR_ARCH", tuple(map(str, EMULATOR_ARCHITECTURES)), "80"))
+
+
+def threads() -> int | None:
+    """GPUCNN_THREADS: a number from 1, or None where it is not set."""
+    value = os.environ.get("GPUCNN_THREADS", "").strip()
+    if value and (not re.fullmatch("[0-9]{1,4}", value) or int(value) == 0):
+        raise ValueError(f"GPUCNN_THREADS must be a number from 1 to 9999, got {os.environ['GPUCNN_THREADS']!r}")
+    return int(value) if value else None
 
 
 def data_dir() -> Path | None:

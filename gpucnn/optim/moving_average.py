@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from gpucnn.autograd import no_grad
+from gpucnn.autograd import no_grad, running_on
 from gpucnn.device import Device
 from gpucnn.layout import memory_view
 from gpucnn.nn.state import as_tensor_or_array
@@ -60,7 +60,7 @@ class MovingAverage:
             launches.setdefault((parameter.device, parameter.dtype), []).append((average, parameter))
         for pairs in launches.values():
             backend = pairs[0][0].backend
-            with backend.context():
+            with running_on(pairs[0][0].device):
                 backend.moving_average_step(
                     [memory_view(average.data) for average, _ in pairs],
                     [matched(parameter, average) for average, parameter in pairs],

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpucnn.autograd import running_on
 from gpucnn.layout import memory_view
 from gpucnn.optim.memory import matched, suits, zeros_like
 from gpucnn.optim.optimizer import Optimizer, Params, check_not_negative
@@ -60,7 +61,7 @@ class SGD(Optimizer):
             parameters, weight_decays = [p for p, _ in members], [decay for _, decay in members]
             backend = parameters[0].backend
             momenta = [memory_view(self.state[p]["momentum_buffer"].data) for p in parameters] if momentum else None
-            with backend.context():
+            with running_on(parameters[0].device):
                 backend.sgd_step(
                     [memory_view(p.data) for p in parameters],
                     [matched(p.grad, p) for p in parameters if p.grad is not None],

@@ -37,6 +37,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("GPUCNN_COMPILE", settings.compile_mode, "import", {"lazy": "lazy", "Import": "import"}, ["eager", "1"]),
         ("GPUCNN_EMULATOR", settings.emulator_mode, "fast", {"strict": "strict"}, ["slow"]),
+        ("GPUCNN_THREADS", settings.threads, None, {"1": 1, " 12 ": 12}, ["0", "-1", "two", "1.5", "10000"]),
         ("GPUCNN_EMULATOR_ARCH", settings.emulator_arch, 80, {"61": 61, "120": 120}, ["sm_80", "0", "81"]),
     ],
 )

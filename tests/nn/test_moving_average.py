@@ -169,3 +169,12 @@ def test_wrong_arguments() -> None:
         MovingAverage(make_parameters(), 1.5)
     with pytest.raises(ValueError, match="between 0 and 1, got 2"):
         MovingAverage(make_parameters(), lambda n: 2).update()
+
+
+def test_an_update_that_overflows_is_no_warning() -> None:
+    parameter = nn.Parameter(gpucnn.tensor(np.full(4, 3e38, np.float32), device="cpu"))
+    average = MovingAverage([parameter], 0.5)
+    with gpucnn.no_grad():
+        parameter.fill_(-3e38)
+    average.update()
+    np.testing.assert_array_equal(average.averages[0].numpy(), np.full(4, -np.inf))

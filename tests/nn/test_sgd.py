@@ -337,3 +337,10 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
         with pytest.raises(ValueError, match=message):
             target.load_state_dict(state)
         assert target.param_groups[0]["lr"] == 0.7 and not target.state
+
+
+def test_a_step_that_overflows_is_no_warning() -> None:
+    parameter = nn.Parameter(gpucnn.tensor(np.full(4, -3e38, np.float32), device="cpu"))
+    parameter.grad = gpucnn.tensor(np.full(4, 3e38, np.float32), device="cpu")
+    SGD([parameter], lr=1e30).step()
+    np.testing.assert_array_equal(parameter.numpy(), np.full(4, -np.inf))

@@ -137,6 +137,20 @@ def test_an_error_in_a_block_reaches_the_caller_and_the_pool_works_on() -> None:
     assert sorted(done) == list(range(50))
 
 
+def test_an_overflow_is_no_warning_in_any_thread() -> None:
+    """Warnings are errors in these tests. Inside a Function the caller has them off; the pool's threads always do."""
+    threads.set_thread_count(3)
+    together = threading.Barrier(3)  # so that each thread has one item
+    large = np.full(4, 3e38, np.float32)
+
+    def overflow(item: int) -> None:
+        together.wait(timeout=60)
+        assert np.isinf(large * large).all()
+
+    with np.errstate(all="ignore"):
+        threads.for_each(overflow, range(3))
+
+
 def test_callers_in_several_threads() -> None:
     """Each gets its own results: buffers are a thread's own."""
     threads.set_thread_count(3)
@@ -199,6 +213,15 @@ def test_a_forked_child_starts_its_own_threads() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """)
     assert run_python(code).strip() == "0"
+
+
+def test_the_number_of_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from gpucnn.backends.numpy import threads; print(threads.thread_count(), threads.available_cores())"
+    monkeypatch.setenv("GPUCNN_THREADS", "5")
+    count, cores = map(int, run_python(code).split())
+    assert count == 5
+    monkeypatch.delenv("GPUCNN_THREADS")
+    assert run_python(code).split() == [str(cores)] * 2
 
 
 def test_the_interpreter_ends_while_threads_wait() -> None:

@@ -15,6 +15,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
+
+from gpucnn import settings
+
 Item = TypeVar("Item")
 
 
@@ -75,7 +79,7 @@ class _Pool:
     """Daemon threads that wait for jobs; started when first needed, and anew in a forked child."""
 
     def __init__(self) -> None:
-        self.size = available_cores()
+        self.size = settings.threads() or available_cores()
         self.forget()
 
     def forget(self) -> None:
@@ -104,6 +108,7 @@ class _Pool:
     def _serve(self, queue: SimpleQueue[_Job]) -> None:
         self.local.is_worker = True
         _blas.limit_this_thread()
+        np.seterr(all="ignore")  # each thread has a setting of its own; see autograd.running_on
         while True:
             job = queue.get()
             job.work()
