@@ -38,9 +38,14 @@ def on_import() -> None:
     """Compile the kernels of the default path for the visible GPUs into the cache; ``import gpucnn`` calls this.
 
     Nothing happens without a GPU or with ``GPUCNN_COMPILE=lazy``, and what goes wrong waits for the first launch and
-    for ``gpucnn doctor``. Raises ValueError for another value of GPUCNN_COMPILE.
+    for ``gpucnn doctor``; another value of GPUCNN_COMPILE for the first use of a device, which the command line can
+    tell in one line.
     """
-    if settings.compile_mode() == "import" and driver.query().problem is None and driver.is_available():
+    try:
+        mode = settings.compile_mode()
+    except ValueError:
+        return
+    if mode == "import" and driver.query().problem is None and driver.is_available():
         from gpucnn.backends.cuda import precompile
 
         precompile.fill_cache()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -63,7 +64,10 @@ def default_device_works() -> tuple[bool, Finding]:
         if x.grad is None or x.grad.numpy().tolist() != [[1.0, 0.0], [1.0, 0.0]]:
             return False, Finding(subject, MISSING, f"{device}: relu's gradient is wrong")
     except Exception as error:
-        return False, Finding(subject, MISSING, " ".join(str(error).split()), "GPUCNN_DEVICE=cpu gpucnn doctor")
+        text = " ".join(str(error).split())
+        variable = re.match(r"GPUCNN_\w+(?= must be)", text)
+        mend = f"unset {variable[0]}" if variable else "GPUCNN_DEVICE=cpu gpucnn doctor"
+        return False, Finding(subject, MISSING, text, mend)
     return True, Finding(subject, OK, f"{device}: an operator and its gradient ran")
 
 

@@ -37,6 +37,7 @@ def get(device: Device) -> Backend:
 
 @functools.cache
 def _made(device: Device) -> Backend:
+    settings.compile_mode()  # a value that makes no sense did not break the import
     if device.type == "cpu":
         from gpucnn.backends.numpy import NumpyBackend
 

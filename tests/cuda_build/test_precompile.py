@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn import cuda, settings
+from gpucnn import backends, cuda, device, settings
 from gpucnn.backends.cuda import compiler, driver, precompile
 from gpucnn.backends.cuda.cache import KernelCache
 
@@ -54,9 +54,14 @@ def test_lazy_leaves_it_to_the_first_launch(machine, monkeypatch) -> None:
     monkeypatch.setenv("GPUCNN_COMPILE", "lazy")
     cuda.on_import()
     assert images(machine) == []
+
+
+def test_a_value_that_makes_no_sense_waits_for_the_first_use_of_a_device(machine, monkeypatch) -> None:
     monkeypatch.setenv("GPUCNN_COMPILE", "sometimes")
+    cuda.on_import()
+    assert images(machine) == []
     with pytest.raises(ValueError, match="GPUCNN_COMPILE must be import or lazy, got 'sometimes'"):
-        cuda.on_import()
+        backends._made.__wrapped__(device("cpu"))
 
 
 def test_without_a_gpu_nothing_is_compiled(machine, monkeypatch) -> None:
