@@ -101,8 +101,13 @@ def atomic_write(path: PathLike, data: bytes) -> None:
     """Writes ``data`` to ``path`` so that at every moment the old or the new file is there, whole, also after a power
     cut.
 
-    Links are followed. Raises OSError with nothing changed where it cannot be done.
+    Links are followed. Devices and pipes (``/dev/stdout``) are written to and stay what they are. Raises OSError with
+    nothing changed where it cannot be done.
     """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with open(path, "wb") as device:
+            device.write(data)
+        return
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")

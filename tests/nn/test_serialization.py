@@ -370,6 +370,19 @@ def test_a_full_disk_in_the_middle_of_a_write(tmp_path: Path, monkeypatch: pytes
     assert gpucnn.load(path) == "old" and os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="devices as POSIX has them")
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    """As /dev/null and /dev/stdout do: renaming a file over a device would take it from everybody."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        serialization.atomic_write(tmp_path / "pipe", b"whole")
+        assert os.read(reader, 100) == b"whole"
+    finally:
+        os.close(reader)
+    assert [(p.name, p.is_fifo()) for p in tmp_path.iterdir()] == [("pipe", True)]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions and links are POSIX's")
 def test_files_have_the_usual_permissions_and_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
