@@ -158,13 +158,13 @@ class Trainer:
 
     def _evaluate_epoch(self) -> EpochRecord:
         started = time.perf_counter()
-        weights, averaged = None, None
-        if self.test_loader is not None:
-            rounds = 2 if self.average is not None else 1
-            weights = evaluate(self.model, self.test_loader, self._watch(0, rounds))
-            if self.average is not None:
-                with self.average.applied():
-                    averaged = evaluate(self.model, self.test_loader, self._watch(1, rounds))
+        try:
+            weights, averaged = self._tested()
+        except NotFiniteError as error:
+            raise TrainingError(
+                f"the loss on the test part became {error.value} after step {self.step} (epoch {self.epoch + 1})",
+                self.step,
+            ) from None
         self._evaluation_seconds = time.perf_counter() - started
         seconds = self.epoch_seconds + self.speed.seconds
         record = EpochRecord(
@@ -187,6 +187,16 @@ class Trainer:
         if self.scheduler is not None:
             self.scheduler.step()
         return record
+
+    def _tested(self) -> tuple[Metrics | None, Metrics | None]:
+        """The test part with the weights, and with their moving average."""
+        if self.test_loader is None:
+            return None, None
+        if self.average is None:
+            return _evaluate(self.model, self.test_loader, self._watch(0, 1)), None
+        weights = _evaluate(self.model, self.test_loader, self._watch(0, 2))
+        with self.average.applied():
+            return weights, _evaluate(self.model, self.test_loader, self._watch(1, 2))
 
     def _watch(self, done: int, rounds: int) -> Callable[[int, int], None]:
         return lambda k, n: self._call("on_evaluation_step", done * n + k, rounds * n)
@@ -247,7 +257,17 @@ def evaluate(model: Module, loader: DataLoader, watch: Callable[[int, int], None
     """Mean cross-entropy and accuracy of ``model`` over one pass of ``loader``; the model's mode is left as it was.
 
     ``watch(done, total)`` is called after each batch. An evaluation that an exception ends leaves nothing behind.
+    Raises ValueError where the loss is NaN or infinite.
     """
+    try:
+        return _evaluate(model, loader, watch)
+    except NotFiniteError as error:
+        raise ValueError(
+            f"evaluate: the model's loss is {error.value}: its weights or its input are not finite"
+        ) from None
+
+
+def _evaluate(model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None) -> Metrics:
     totals, pending = Metrics(), Pending()
     training = model.training
     model.eval()
@@ -257,22 +277,13 @@ def evaluate(model: Module, loader: DataLoader, watch: Callable[[int, int], None
                 logits = model(images)
                 pending.add(cross_entropy(logits, labels), logits, labels)
                 if len(pending) == READ_STEPS_CUDA or k == len(loader):
-                    for result in _read_any(pending):
+                    for result in pending.read():
                         totals.add(*result)
                 if watch is not None:
                     watch(k, len(loader))
     finally:
         model.train(training)
     return totals
-
-
-def _read_any(pending: Pending) -> list[tuple[float, int, int]]:
-    try:
-        return pending.read()
-    except NotFiniteError as error:
-        raise ValueError(
-            f"evaluate: the model's loss is {error.value}: its weights or its input are not finite"
-        ) from None
 
 
 def fit(

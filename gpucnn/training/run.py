@@ -66,7 +66,8 @@ def train(
 
     Raises:
         ValueError, TypeError, OSError: bad input: unknown names, data that cannot be had, a folder that cannot be
-            written or holds a run, a checkpoint that is damaged or of another model. Nothing was trained.
+            written or holds a run, a checkpoint that is damaged, of another model, or of a run on a device that is not
+            here. Nothing was trained.
         RuntimeError: a device that cannot be used.
         TrainingError: the loss or a weight became NaN or infinite; the last good checkpoint is there.
         TrainingInterrupted: Ctrl-C or SIGTERM; the checkpoint is written.
@@ -154,7 +155,11 @@ class _Run:
     def resumed(cls, path: Path, changes: Mapping[str, Any], progress: Progress) -> _Run:
         """A run as its checkpoint left it."""
         content = read_checkpoint(path, device="cpu")
-        config = _on_device(content["config"].changed(changes))
+        config = content["config"].changed(changes)
+        try:
+            config = _on_device(config)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: the run's device cannot be used: {error}; --device names another") from error
         folder = RunFolder(path.parent)
         folder.check_writable()
         parts = _find_data(config, progress)
@@ -174,6 +179,11 @@ class _Run:
         """Trains to the end."""
         started = time.perf_counter()
         trainer = self.trainer
+        begins = "training" if trainer.step == 0 else f"going on after step {trainer.step} with"
+        self.progress.message(
+            f"{begins} {self.config.model} on {self.train_data.name} ({self.train_data.source}),"
+            f" device {self.config.device}, run {self.folder.path}"
+        )
         last = None
         try:
             with self.interrupts:
@@ -266,7 +276,8 @@ class LoadedRun:
         """Batches of ``dataset`` as the model takes them in evaluation, on its device."""
         _, transform = recipes.transforms(self.model, dataset.name)
         device = next(iter(self.model.parameters())).device
-        return DataLoader(dataset, batch_size or self.config.batch_size, transform=transform, device=device)
+        size = self.config.batch_size if batch_size is None else batch_size
+        return DataLoader(dataset, size, transform=transform, device=device)
 
 
 def checkpoint_path(path: str | Path) -> Path:

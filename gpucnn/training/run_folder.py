@@ -46,6 +46,7 @@ class RunFolder:
                 raise FileExistsError(f"{self.path}: there is a run in this folder already: resume it, or name another")
             for file in (self.config, self.metrics, self.curves, self.checkpoint):
                 file.unlink(missing_ok=True)
+        self.remove_leftovers()
         self.check_writable()
 
     def check_writable(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +124,23 @@ def test_a_damaged_checkpoint(gpucnn: Command, run_folder: Path, command: list[s
     assert "checkpoint.safetensors" in complaint(gpucnn(*command, run_folder))
 
 
+def test_resuming_a_cuda_run_where_there_is_no_such_gpu(gpucnn: Command, run_folder: Path) -> None:
+    import gpucnn as package
+
+    checkpoint = run_folder / "checkpoint.safetensors"
+    content = package.load(checkpoint, device="cpu")
+    content["config"]["device"] = "cuda:99"
+    package.save(content, checkpoint)
+    line = complaint(gpucnn("train", "--resume", run_folder))
+    assert str(checkpoint) in line
+    assert "--device" in line
+    assert gpucnn("train", "--resume", run_folder, "--device", "cpu").code == 0
+
+
+def test_eval_with_an_empty_batch(gpucnn: Command, run_folder: Path) -> None:
+    assert "batch_size must be at least 1" in complaint(gpucnn("eval", run_folder, "--batch-size", 0))
+
+
 def test_eval_on_data_with_other_classes(gpucnn: Command, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpucnn import data
 
@@ -181,6 +201,24 @@ def test_a_broken_variable_names_itself(gpucnn: Command, monkeypatch: pytest.Mon
         assert "GPUCNN_DEVICE" in complaint(gpucnn("train", *SHORT))
     finally:
         backends.default_device.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["GPUCNN_COMPILE", "GPUCNN_THREADS", "GPUCNN_DEVICE"])
+def test_no_broken_variable_keeps_the_command_line_from_answering(name: str) -> None:
+    environment = {**os.environ, name: "nonsense"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gpucnn", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    assert run("--version").returncode == 0
+    done = run("train", "--data", "shapes")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"gpucnn: {name} must be ")
+    doctor = run("doctor")
+    assert (doctor.returncode, doctor.stderr) == (1, "")
+    assert f"  {name} must be " in doctor.stdout
+    assert f"mend it with: unset {name}\n" in doctor.stdout
 
 
 def test_traceback_shows_where_an_error_came_from(gpucnn: Command) -> None:

@@ -44,7 +44,8 @@ def test_version_and_help_import_nothing_that_computes() -> None:
 def test_train_writes_a_run_and_says_what_it_trained_on(gpucnn: Command, tmp_path: Path) -> None:
     told = gpucnn("train", *SHORT, "--out", tmp_path / "run", "--seed", 3)
     assert (told.code, told.err) == (0, "")
-    lines = told.out.splitlines()
+    first, *lines = told.out.splitlines()
+    assert first == f"training lenet5 on shapes (generated), device cpu, run {tmp_path / 'run'}"
     assert [line for line in lines if re.match(r"epoch [12]/2: loss \d+\.\d+, .*examples/sec$", line)] == lines[:2]
     assert "trained lenet5 on shapes (generated), device cpu: 2 epochs, 12 steps" in told.out
     assert f"run: {tmp_path / 'run'}" in told.out
@@ -89,6 +90,7 @@ def test_resume_goes_on_to_the_same_weights(gpucnn: Command, tmp_path: Path) -> 
     assert (whole.code, half.code) == (0, 0)
     resumed = gpucnn("train", "--resume", tmp_path / "half", "--epochs", 2)
     assert resumed.code == 0, resumed.err
+    assert resumed.out.startswith("going on after step 6 with lenet5 on shapes (generated), device cpu, run ")
     states = [
         package.load(tmp_path / name / "checkpoint.safetensors")["trainer"]["model"] for name in ("whole", "half")
     ]

@@ -199,6 +199,13 @@ def test_a_checkpoint_with_wrong_contents_is_refused(whole, tmp_path, changes, p
         training.load_run(folder, device="cpu")
 
 
+def test_a_run_on_a_device_that_is_not_here_is_bad_input_and_can_go_on_elsewhere(whole, tmp_path):
+    folder = _with(whole[0].folder, tmp_path, config={**whole[0].config.to_dict(), "device": "cuda:99"})
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors: the run's device cannot be used: .*--device names"):
+        training.train(resume=folder)
+    assert training.train(resume=folder, changes={"device": "cpu"}).device == "cpu"
+
+
 def test_a_damaged_checkpoint_is_refused(whole, tmp_path):
     shutil.copytree(whole[0].folder, tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.safetensors"
@@ -278,7 +285,7 @@ def test_without_data_it_trains_on_shapes_and_says_so(tmp_path, clean_environmen
         out=tmp_path / "run",
         progress=progress,
     )
-    assert summary.data == summary.config.data == "shapes" and len(progress.messages) == 1
+    assert summary.data == summary.config.data == "shapes" and len(progress.messages) == 2
     assert re.search(
         r"^mnist cannot be had \(.*no network.*\): training on the generated set shapes instead", progress.messages[0]
     )
@@ -303,7 +310,6 @@ def test_the_default_folder_is_named_after_model_data_and_time(tmp_path, monkeyp
     assert names == ["m-d-20300101-000000", "m-d-20300101-000000+2", "m-d-20300101-000000+3"]
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that is the point
 def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
     with pytest.raises(training.TrainingError, match=r"the loss became (nan|inf) at step (\d+)") as raised:
         training.train(small(lr=1e4), out=tmp_path / "bad")
@@ -332,6 +338,27 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     assert all(np.isfinite(w).all() for w in weights(tmp_path / "run"))
 
 
+def test_weights_that_overflow_in_the_evaluation_stop_the_run(tmp_path):
+    """The loss of the epoch's last step was fine, and the weights after it are finite: only the test part tells."""
+
+    class Enlarge(training.Report):
+        def on_read(self, trainer):
+            if trainer.step == 10:
+                with gpucnn.no_grad():
+                    for parameter in trainer.model.parameters():
+                        parameter.fill_(1e30)
+
+    run = run_module._Run.new(small(), tmp_path / "run", False, training.Silent())
+    run.trainer.callbacks.insert(0, Enlarge(training.Silent()))
+    with pytest.raises(
+        training.TrainingError,
+        match=r"the loss on the test part became nan after step 10 \(epoch 1\); the checkpoint of step 0 stays",
+    ) as raised:
+        run.execute()
+    assert raised.value.step == 10
+    assert training.train(resume=tmp_path / "run").steps == 20
+
+
 def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path, monkeypatch):
     real = gpucnn.serialization.os.fsync
     calls = [0]
@@ -358,6 +385,10 @@ def test_leftovers_of_a_process_killed_while_it_wrote_are_removed(whole, tmp_pat
     (tmp_path / "run" / ".mine.tmp").write_bytes(b"not ours")
     training.train(resume=tmp_path / "run")
     assert [p.name for p in (tmp_path / "run").glob(".*")] == [".mine.tmp"]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".checkpoint.safetensors.123-abc.tmp").write_bytes(b"half of the first one")
+    training.train(small(epochs=0), out=tmp_path / "new")
+    assert list((tmp_path / "new").glob(".*")) == []
 
 
 @pytest.mark.data
