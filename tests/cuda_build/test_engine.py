@@ -40,7 +40,7 @@ class FakeCupy(types.ModuleType):
         self.loaded: list[tuple[str, int]] = []
         self.copies = 0
         self.synchronized = 0
-        stream = types.SimpleNamespace(synchronize=self._synchronize)
+        self.stream = stream = types.SimpleNamespace(ptr=0, synchronize=self._synchronize)
         runtime = types.SimpleNamespace(getDevice=lambda: self.current)
         self.cuda = types.SimpleNamespace(Device=self._device, runtime=runtime, get_current_stream=lambda: stream)
         self.empty, self.array = np.empty, self.asarray
@@ -167,7 +167,7 @@ def test_tables_are_copied_once_and_the_latest_are_kept(cupy, monkeypatch) -> No
     assert table.dtype == np.uint64
     assert table.tolist() == [array.ctypes.data for array in arrays[:2]]
     assert engine.pointer_table(tuple(arrays[:2])) is table
-    assert (cupy.copies, cupy.synchronized) == (1, 1)
+    assert (cupy.copies, cupy.synchronized) == (1, 0)
     assert engine.pointer_table(arrays[1::-1]).tolist() == table.tolist()[::-1]
     engine.pointer_table(arrays[2:3])
     engine.pointer_table(arrays[:2])  # used again: the oldest is now another
@@ -177,6 +177,18 @@ def test_tables_are_copied_once_and_the_latest_are_kept(cupy, monkeypatch) -> No
     assert cupy.copies == copies
     engine.pointer_table(arrays[1::-1])
     assert cupy.copies == copies + 1
+
+
+def test_each_stream_has_tables_of_its_own(cupy) -> None:
+    engine, arrays = CudaEngine(1), [np.zeros(4, np.float32)]
+    first = engine.pointer_table(arrays)
+    cupy.stream.ptr = 7  # its launches do not wait for the first stream's copy
+    second = engine.pointer_table(arrays)
+    assert first is not second
+    assert engine.pointer_table(arrays) is second
+    cupy.stream.ptr = 0
+    assert engine.pointer_table(arrays) is first
+    assert cupy.copied_to == [1, 1]
 
 
 def test_launches_are_recorded_while_a_record_is_open(cupy, kernels) -> None:

@@ -38,7 +38,7 @@ class CudaEngine:
         self.device = cupy.cuda.Device(index)
         self.architecture = compiler.architecture_of(driver.devices()[index].capability)
         self._modules: dict[Path, Any] = {}
-        self._tables: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._tables: OrderedDict[tuple[int, bytes], Any] = OrderedDict()
         self._records: list[list[Launch]] = []
         self._lock = threading.RLock()
         tracker.install(cupy)
@@ -74,15 +74,15 @@ class CudaEngine:
     def pointer_table(self, arrays: Sequence[Any]) -> Any:
         """The arrays' addresses as an array on the GPU.
 
-        The latest tables are kept, so that a training step whose arrays stay where they are copies nothing.
+        The latest tables are kept, so that a training step whose arrays stay where they are copies nothing. Each
+        stream has its own: what it launches next comes after its copy, and nobody waits.
         """
-        key = tuple(address(array) for array in arrays)
-        with self._lock:
+        addresses = np.array([address(array) for array in arrays], np.uint64)
+        with self._lock, self.device:
+            key = (self.xp.cuda.get_current_stream().ptr, addresses.tobytes())
             table = self._tables.get(key)
             if table is None:
-                with self.device:
-                    table = self.xp.asarray(np.array(key, np.uint64))
-                    self.xp.cuda.get_current_stream().synchronize()  # whichever stream uses it next, it is there
+                table = self.xp.asarray(addresses)
                 self._tables[key] = table
                 if len(self._tables) > TABLES_KEPT:
                     self._tables.popitem(last=False)
