@@ -10,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(256) split_k_reduce(
     IN float* __restrict__ partial, IN float* __restrict__ bias, OUT float* __restrict__ out, long long size, int columns, int splits) {
     for (long long i = grid_stride_begin(); i < size; i += grid_stride_step()) {
         float sum = partial[i];
-#pragma unroll 4
+#pragma unroll 16  // the sums wait for each other, the reads need not
         for (int split = 1; split < splits; ++split) sum += partial[split * size + i];
         out[i] = bias == nullptr ? sum : sum + bias[i % columns];
     }
