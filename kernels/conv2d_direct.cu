@@ -4,8 +4,8 @@
 //   dgrad   dx[n,h,w,c] = sum over r, s, k of           dy[n,p,q,k] * w[k,r,s,c]     for the p, q with p*stride - pad + r*dilation = h, ...
 //   wgrad   dw[k,r,s,c] = sum over n, p, q of           dy[n,p,q,k] * x[n, p*stride - pad + r*dilation, ..., c]
 //
-// These are for reading, and for the tests as a second opinion on the tiled kernels of conv2d_simt.cu, which compute the same. They also serve
-// convolutions with a handful of channels a group (depthwise ones), where tiles would be almost empty.
+// These are for reading, and for the tests as a second opinion on the tiled kernels of conv2d_simt.cu, which compute the same. fprop and dgrad also
+// serve convolutions with a handful of channels a group (depthwise ones), where tiles would be almost empty.
 //
 // Launch: any grid and block. fprop and dgrad take pixels along blockIdx.x and threadIdx.y and channels along threadIdx.x, wgrad takes
 // filter elements along x; so threads that are neighbours compute neighbouring channels, which are neighbours in memory.
