@@ -50,6 +50,16 @@ def test_import_compiles_the_default_path_once_for_each_architecture(machine) ->
     assert {path: path.stat().st_mtime_ns for path in machine.iterdir()} == before
 
 
+def test_a_gpu_too_old_for_this_nvrtc_does_not_keep_the_others_waiting(machine, monkeypatch) -> None:
+    gpus = (driver.Device(0, "old", (3, 5), 1 << 30), *GPUS[:1])
+    monkeypatch.setattr(driver, "query", lambda: driver.Driver(True, (13, 0), gpus, None))
+    cuda.on_import()
+    assert images(machine) == ["values-sm_86"]
+    monkeypatch.setattr(driver, "query", lambda: driver.Driver(True, (13, 0), gpus[:1], None))
+    with pytest.raises(compiler.CompileError, match=r"does not compile for compute capability 3\.5"):
+        precompile.visible_architectures()
+
+
 def test_lazy_leaves_it_to_the_first_launch(machine, monkeypatch) -> None:
     monkeypatch.setenv("GPUCNN_COMPILE", "lazy")
     cuda.on_import()

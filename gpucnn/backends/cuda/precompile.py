@@ -43,8 +43,21 @@ def compile_default_path() -> list[compiler.Built]:
 
 
 def visible_architectures() -> tuple[str, ...]:
-    """What to compile for the GPUs that this process sees, each once. Raises compiler.CompileError."""
-    return tuple(dict.fromkeys(compiler.architecture_of(device.capability) for device in driver.devices()))
+    """What to compile for the GPUs that this process sees, each once.
+
+    A GPU too old for this NVRTC, as one that only drives the screen may be, is left out beside others; the doctor names
+    it. Raises compiler.CompileError where none is left.
+    """
+    found: dict[str, None] = {}
+    too_old = None
+    for device in driver.devices():
+        try:
+            found[compiler.architecture_of(device.capability)] = None
+        except compiler.CompileError as error:
+            too_old = error
+    if too_old is not None and not found:
+        raise too_old
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
