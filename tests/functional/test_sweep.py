@@ -195,20 +195,22 @@ def test_local_response_norm(
     assert_close(memory(dx, "NCHW"), exact.value, exact.scale, plain.value, what="gradient")
 
 
-@given(n=sizes, classes=sizes, reduction=st.sampled_from(["mean", "sum", "none"]), large=st.booleans(), seed=seeds)
-def test_cross_entropy(device: str, n: int, classes: int, reduction: str, large: bool, seed: int) -> None:
+@given(n=sizes, classes=st.integers(2, 33), large=st.booleans(), seed=seeds)
+def test_cross_entropy(device: str, n: int, classes: int, large: bool, seed: int) -> None:
     logits = draw(seed, n, classes) * (1000 if large else 3)
     labels = np.random.default_rng(seed).integers(0, classes, n)
-    dy = draw(seed + 1, *((n,) if reduction == "none" else ()))
-    y, dlogits = forward_and_backward(
-        lambda t: F.cross_entropy(t, gpucnn.tensor(labels, device=device), reduction), [logits], np.asarray(dy), device
-    )
     exact, plain = (reference.softmax_cross_entropy_forward(logits, labels, t)[0] for t in (np.float64, np.float32))
     assert exact.scale is not None
-    reduce = {"mean": np.mean, "sum": np.sum, "none": np.asarray}[reduction]
-    assert_close(y, np.asarray(reduce(exact.value)), np.asarray(reduce(exact.scale)), np.asarray(reduce(plain.value)))
-    dlosses = np.broadcast_to(dy, (n,)) / np.float32(n if reduction == "mean" else 1)
-    check(dlogits, reference.softmax_cross_entropy_backward, dlosses, logits, labels)
+    for reduction, reduce in (("mean", np.mean), ("sum", np.sum), ("none", np.asarray)):
+        dy = np.asarray(draw(seed + 1, *((n,) if reduction == "none" else ())))
+
+        def loss(t: gpucnn.Tensor, reduction: str = reduction) -> gpucnn.Tensor:
+            return F.cross_entropy(t, gpucnn.tensor(labels, device=device), reduction)
+
+        y, dlogits = forward_and_backward(loss, [logits], dy, device)
+        assert_close(y, *(np.asarray(reduce(part)) for part in (exact.value, exact.scale, plain.value)))
+        dlosses = np.broadcast_to(dy, (n,)) / np.float32(n if reduction == "mean" else 1)
+        check(dlogits, reference.softmax_cross_entropy_backward, dlosses, logits, labels)
 
 
 @given(shape=SHAPES, p=st.sampled_from([0.1, 0.5, 0.9]), seed=seeds)
