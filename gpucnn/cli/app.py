@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,9 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the commands; the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=arguments, prog_name="gpucnn", standalone_mode=False)
     except typer.Abort:

@@ -13,6 +13,7 @@ from gpucnn.cli.output import Output, count
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 SIDES = {"cifar10": 32, "shapes": 32, "mnist": 28}  # of the images that each data set trains on
 GREY = ("mnist",)
@@ -104,9 +105,8 @@ def open_image(path: Path, side: int, grey: bool, output: Output) -> NDArray[np.
         try:
             with Image.open(file) as opened:
                 size, was = opened.size, opened.mode
-                picture = ImageOps.fit(
-                    ImageOps.exif_transpose(opened).convert(mode), (side, side), Image.Resampling.BICUBIC
-                )
+                upright = ImageOps.exif_transpose(_with_bytes(opened)).convert(mode)
+                picture = ImageOps.fit(upright, (side, side), Image.Resampling.BICUBIC)
         except UnidentifiedImageError:
             raise ValueError(f"{path}: not an image that can be read") from None
         except (
@@ -126,6 +126,20 @@ def open_image(path: Path, side: int, grey: bool, output: Output) -> NDArray[np.
         output.say(f"{path}: {' and '.join(changes)}")
     pixels = np.asarray(picture)
     return pixels[:, :, None] if grey else pixels
+
+
+def _with_bytes(picture: Image.Image) -> Image.Image:
+    """Pixels of 16 bits brought to 8, which Pillow's own conversion would cut off at 255. Raises ValueError for pixels
+    of 32 bits: where their white lies, nobody knows.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
+        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits; 8 or 16 are expected")
+    return picture
 
 
 def newest_run() -> Path:

@@ -157,7 +157,9 @@ def test_predict_refuses_what_is_no_image(gpucnn: Command, run_folder: Path, tmp
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(good)
     text.write_text("no image")
     cut.write_bytes(good.read_bytes()[:900])
-    for bad in (text, cut, tmp_path / "missing.png", tmp_path):
+    deep = tmp_path / "deep.tiff"
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(deep)
+    for bad in (text, cut, deep, tmp_path / "missing.png", tmp_path):
         done = gpucnn("predict", good, bad, "--run", run_folder, "--quiet")
         assert str(bad) in complaint(done)
         assert done.out == ""

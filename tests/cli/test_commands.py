@@ -98,6 +98,12 @@ def test_resume_goes_on_to_the_same_weights(gpucnn: Command, tmp_path: Path) -> 
     assert all((states[0][name].numpy() == states[1][name].numpy()).all() for name in states[0])
 
 
+def test_a_run_with_nothing_left_to_do_says_so(gpucnn: Command, run_folder: Path) -> None:
+    told = gpucnn("train", "--resume", run_folder)
+    assert told.code == 0
+    assert told.out.startswith("nothing is left to do: 2 of 2 epochs are done, --epochs asks for more\n")
+
+
 def test_eval_agrees_with_the_runs_last_line(gpucnn: Command, run_folder: Path) -> None:
     told = gpucnn("eval", run_folder)
     assert told.code == 0, told.err
@@ -138,6 +144,24 @@ def test_predict_names_classes_and_probabilities(
     shares = [float(share) for _, share in found]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(100, abs=0.6)
+
+
+def test_predict_takes_16_bits_for_what_8_would_show(gpucnn: Command, run_folder: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (40, 40), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "8.png")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    told = gpucnn("predict", tmp_path / "8.png", tmp_path / "16.png", "--run", run_folder, "--quiet", "--top", 10)
+    eight, sixteen = (line.partition(": ")[2] for line in told.out.splitlines())
+    assert sixteen == eight
+
+
+def test_a_name_that_the_output_cannot_show_is_written_with_escapes(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "gpucnn", "train", *map(str, SHORT), "--train-images", "16", "--test-images", "16"]
+    folder = tmp_path / "\u00e9t\u00e9"
+    done = subprocess.run([*command, "--out", str(folder)], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\\xe9t\\xe9\n")
 
 
 def test_predict_sees_what_the_network_sees(gpucnn: Command, run_folder: Path, tmp_path: Path) -> None:
