@@ -121,6 +121,7 @@ def commit() -> str:
 def describe() -> dict[str, Any]:
     """All of it as plain values for a JSON record."""
     import gpucnn
+    from gpucnn import settings
 
     versions = {name: version for name in VERSIONS_IN_RECORDS if (version := version_of(name))}
     versions["gpucnn"] = gpucnn.__version__
@@ -130,6 +131,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": cpu_name(),
         "cores": cpu_cores(),
+        "threads": settings.threads() or cpu_cores(),
         "blas": [vars(blas) for blas in blas_libraries()],
         "torch_threads": torch.get_num_threads() if torch is not None else None,
         "gpus": [vars(gpu) for gpu in gpus()],

@@ -108,6 +108,8 @@ def read(path: str | Path) -> Record:
             Result(**{**result, "examples_per_second": tuple(map(float, result["examples_per_second"]))})
             for result in content.pop("results")
         ]
+        if not isinstance(content["machine"], dict):
+            raise ValueError(f"machine is {content['machine']!r}, expected an object")
         if any(not result.examples_per_second for result in results):
             raise ValueError("a result without repeats")
         return Record(results=results, **content)

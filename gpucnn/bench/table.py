@@ -51,7 +51,9 @@ def notes(record: Record) -> list[str]:
     versions = record.machine.get("versions", {})
     named = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
     blas = record.machine.get("blas") or []
-    threads = f"{blas[0]['name']} with {blas[0]['threads']} threads" if blas else "unknown BLAS"
+    threads = f"{blas[0]['name']} with {_threads(blas[0]['threads'])}" if blas else "unknown BLAS"
+    if record.machine.get("threads"):
+        threads += f"; gpucnn with {_threads(record.machine['threads'])} of one BLAS thread each"
     lines = [
         f"training the {record.network} network, batch {record.batch_size}, float32: median of {record.repeats}"
         f" repeats of {record.steps} steps; {pipeline}",
@@ -84,6 +86,10 @@ def as_markdown(record: Record) -> str:
     lines += ["| " + " | ".join(row) + " |" for row in rows(record)]
     text = [line[0].upper() + line[1:] + "." for line in [*memory_lines(record), *notes(record)]]
     return "\n".join([*lines, "", *(f"{line}\\" for line in text[:-1]), *text[-1:]])
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count != 1 else ''}"
 
 
 def _framework(result: Result) -> str:

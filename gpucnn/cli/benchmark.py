@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from gpucnn.cli.options import DataDir, DeviceOption, Quiet, check_writable, usable_device
+from gpucnn.cli.options import DataDir, Quiet, check_writable, usable_device
 from gpucnn.cli.output import Output
 
 
 def bench(
-    device: DeviceOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="cpu, cuda, cuda:1 or emulated; default: the CPU and, if there is one, the GPU."),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a step.")] = 128,
     steps: Annotated[int, typer.Option("--steps", help="Training steps a repeat.")] = 20,
     repeats: Annotated[int, typer.Option("--repeats", help="How often each is timed; they take turns.")] = 5,

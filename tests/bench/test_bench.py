@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_the_notes_say_what_the_figures_are_figures_of(record: bench.Record) -> 
         assert [part for part in parts if part not in text] == []
 
 
+def test_the_notes_count_threads(record: bench.Record) -> None:
+    record.machine["blas"][0]["threads"] = 1
+    record.machine["threads"] = 2
+    assert "openblas with 1 thread; gpucnn with 2 threads of one BLAS thread each" in bench.as_text(record)
+
+
 def test_percentiles_interpolate() -> None:
     assert percentile((3.0, 1.0, 2.0), 50) == 2.0
     assert percentile((0.0, 10.0), 20) == 2.0
@@ -72,6 +79,9 @@ def test_percentiles_interpolate() -> None:
 def test_a_record_survives_its_file(record: bench.Record, tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text(record.to_json())
     assert bench.read(tmp_path / "record.json") == record
+    (tmp_path / "record.json").write_text(dataclasses.replace(record, machine=3).to_json())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"record\.json: not a record .*machine is 3, expected an object"):
+        bench.read(tmp_path / "record.json")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1, "results": [{"framework": 3}]}'])
