@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import time
@@ -179,11 +180,7 @@ class _Run:
         """Trains to the end."""
         started = time.perf_counter()
         trainer = self.trainer
-        begins = "training" if trainer.step == 0 else f"going on after step {trainer.step} with"
-        self.progress.message(
-            f"{begins} {self.config.model} on {self.train_data.name} ({self.train_data.source}),"
-            f" device {self.config.device}, run {self.folder.path}"
-        )
+        self.progress.message(self._beginning())
         last = None
         try:
             with self.interrupts:
@@ -212,14 +209,27 @@ class _Run:
             seconds=time.perf_counter() - started,
         )
 
+    def _beginning(self) -> str:
+        """What is about to happen, and where it is kept."""
+        done, wanted = self.trainer.epoch, self.config.epochs
+        if done and done >= wanted:
+            return f"nothing is left to do: {done} of {wanted} epochs are done, --epochs asks for more"
+        begins = "training" if self.trainer.step == 0 else f"going on after step {self.trainer.step} with"
+        return (
+            f"{begins} {self.config.model} on {self.train_data.name} ({self.train_data.source}),"
+            f" device {self.config.device}, run {self.folder.path}"
+        )
+
     def _stopped(self, stop: StopRequested) -> None:
         interrupted = TrainingInterrupted(stop.signum, self.trainer.step, self.folder.checkpoint)
-        if stop.signum == signal.SIGTERM and signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+        handler = signal.getsignal(stop.signum)
+        if stop.signum == signal.SIGTERM and handler == signal.SIG_DFL:
             self.progress.message(str(interrupted))
             self.curves.draw()
-            signal.raise_signal(
-                stop.signum
-            )  # whoever handles it outside, or the system, ends the process as SIGTERM does
+            signal.raise_signal(stop.signum)  # the system ends the process as SIGTERM does
+        elif stop.signum == signal.SIGTERM and callable(handler):
+            with contextlib.suppress(KeyboardInterrupt):  # the error below says more
+                signal.raise_signal(stop.signum)
         raise interrupted from None
 
 

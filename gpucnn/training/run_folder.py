@@ -43,7 +43,9 @@ class RunFolder:
             raise _unwritable(self.path, error) from None
         if self.checkpoint.exists() or self.metrics.exists():
             if not overwrite:
-                raise FileExistsError(f"{self.path}: there is a run in this folder already: resume it, or name another")
+                raise FileExistsError(
+                    f"{self.path}: there is a run in this folder: resume it, overwrite it, or name another"
+                )
             for file in (self.config, self.metrics, self.curves, self.checkpoint):
                 file.unlink(missing_ok=True)
         self.remove_leftovers()

@@ -257,7 +257,7 @@ def test_a_folder_that_turns_out_unwritable_says_so(tmp_path, monkeypatch):
 
 def test_a_folder_with_a_run_is_not_overwritten_unasked(whole, tmp_path):
     shutil.copytree(whole[0].folder, tmp_path / "run")
-    with pytest.raises(FileExistsError, match="there is a run in this folder already"):
+    with pytest.raises(FileExistsError, match="there is a run in this folder: resume it, overwrite it"):
         training.train(small(), out=tmp_path / "run")
     assert contents(tmp_path / "run") == contents(whole[0].folder)
     summary = training.train(small(epochs=1), out=tmp_path / "run", overwrite=True)
