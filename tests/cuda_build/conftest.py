@@ -10,7 +10,13 @@ import pytest
 from gpucnn.backends.cuda.cache import KernelCache
 
 if sys.platform == "darwin":
-    collect_ignore = ["test_every_architecture.py", "test_compiler.py", "test_engine.py", "test_precompile.py"]
+    collect_ignore = [
+        "test_compiler.py",
+        "test_cupy_arrays.py",
+        "test_engine.py",
+        "test_every_architecture.py",
+        "test_precompile.py",
+    ]
 
 
 @pytest.fixture

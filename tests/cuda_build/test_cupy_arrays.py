@@ -1,0 +1,126 @@
+"""The launch code over CuPy's own arrays and CuPy's own passing of arguments, without a GPU.
+
+The arrays lie at addresses that nobody reads, and a launch gets as far as the driver, which is missing (or, where there
+is a GPU, finds no function behind it). So every array passes the launcher's checks as it would on a GPU, and CuPy
+takes every argument that the launcher hands on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import types
+from typing import Any
+
+import cupy
+import numpy as np
+import pytest
+
+from gpucnn.backends.cuda.backend import CudaBackend
+from gpucnn.backends.cuda.engine import _CudaKernel
+from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+
+
+class Owner:
+    """What memory that CuPy did not allocate belongs to."""
+
+
+_addresses = itertools.count(1 << 40, 1 << 32)
+
+
+def array(shape: Any, dtype: Any = np.float32, shift: int = 0) -> Any:
+    """A cupy.ndarray of GPU 0, `shift` bytes past a multiple of 2**32."""
+    memory = cupy.cuda.UnownedMemory(next(_addresses), 1 << 31, Owner(), 0)
+    return cupy.ndarray(shape, dtype, memptr=cupy.cuda.MemoryPointer(memory, shift))
+
+
+class Engine:
+    """GPU 0, whose kernels are launched up to the point where CuPy calls the driver."""
+
+    xp, index, name, recording = cupy, 0, "cuda:0", False
+    empty = staticmethod(array)
+
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+
+    def kernel(self, declaration: Any) -> Any:
+        function = cupy.cuda.function.Function.__new__(cupy.cuda.function.Function)
+        kernel = _CudaKernel.__new__(_CudaKernel)
+        kernel.engine, kernel.declaration, kernel.dynamic_shared = self, declaration, 48 * 1024
+        kernel.current_device = lambda: 0
+
+        def raw(grid: Any, block: Any, args: Any, shared_mem: int) -> None:
+            with pytest.raises((cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)):
+                function(grid, block, args, shared_mem=shared_mem, stream=types.SimpleNamespace(ptr=0))
+            self.launched.append(declaration.name)
+
+        kernel.raw = raw
+        return kernel
+
+    def pointer_table(self, arrays: Any) -> Any:
+        return array((len(arrays),), np.uint64)
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = CudaBackend(Engine())
+    monkeypatch.setattr(made, "constant", lambda values: array(values.shape, values.dtype))
+    return made
+
+
+def test_every_family_of_kernels_is_launched(backend: Any) -> None:
+    g = Conv2dGeometry.of((8, 64, 24, 24), (64, 64, 5, 5), padding=2)
+    x, w, dy = array(g.input_shape), array(g.weight_shape), array(g.output_shape)
+    for bias in (None, array((64,))):
+        assert backend.conv2d_fprop(x, w, bias, g).shape == g.output_shape
+    backend.conv2d_dgrad(dy, w, g)
+    backend.conv2d_wgrad(x, dy, g)
+    assert backend.bias_grad(dy).shape == (64,)
+    p = Pool2dGeometry.of((8, 64, 24, 24), 3, 2, 1)
+    _, index = backend.max_pool2d_forward(x, p)
+    backend.max_pool2d_backward(array(p.output_shape), index, p)
+    _, scale = backend.lrn_forward(x, 9, 1e-3, 0.75, 1.0)
+    backend.lrn_backward(x, x, scale, 9, 1e-3, 0.75, 1.0)
+    backend.dropout(x, 0.5, (2**64 - 1, 3, 1))
+    backend.linear_forward(array((128, 2304)), array((384, 2304)), array((384,)))
+    labels, logits = array((128,), np.int64), array((128, 10))
+    losses, log_sum_exp = backend.softmax_cross_entropy_forward(logits, labels)
+    backend.softmax_cross_entropy_backward(losses, logits, labels, log_sum_exp)
+    assert backend.engine.launched == [
+        "conv2d_fprop_64x64_vec4", "conv2d_fprop_64x64_vec4", "conv2d_dgrad_64x64_vec4",
+        "conv2d_wgrad_64x128_vec4", "split_k_reduce", "column_sums", "column_sums",
+        "max_pool2d_forward_vec4", "max_pool2d_backward_vec4", "lrn_forward", "lrn_backward", "dropout_vec4",
+        "gemm_nt_64x64_vec4", "split_k_reduce", "cross_entropy_forward_long", "cross_entropy_backward_long",
+    ]  # fmt: skip
+
+
+def test_updates_take_channels_last_parameters(backend: Any) -> None:
+    def arrays() -> list[Any]:
+        return [array((64, 5, 5, 3)).transpose(0, 3, 1, 2), array((64,)), array((10, 192), shift=4)]
+
+    backend.sgd_step(arrays(), arrays(), None, 0.1, 0.0, 0.0, [0.1, 0.0, 0.2], False, True)
+    backend.sgd_step(arrays(), arrays(), arrays(), 0.1, 0.9, 0.0, 0.0, True, False)
+    backend.moving_average_step(arrays(), arrays(), 0.9)
+    assert backend.engine.launched == ["sgd_step", "sgd_momentum_step", "moving_average_step"]
+
+
+def test_slices_off_16_bytes_take_scalar_kernels(backend: Any) -> None:
+    backend.relu_forward(array((2, 8), shift=4))
+    backend.relu_forward(array((2, 8)))
+    assert backend.engine.launched == ["relu_forward", "relu_forward_vec4"]
+
+
+def test_what_a_kernel_cannot_take_is_refused(backend: Any) -> None:
+    with pytest.raises(TypeError, match=r"argument x must be a cupy\.ndarray on cuda:0, got numpy\.ndarray"):
+        backend.launch("relu.cu", "relu_forward", 1, 256, np.zeros(4, np.float32), array((4,)), 4)
+    with pytest.raises(ValueError, match="argument x must be C-contiguous"):
+        backend.launch("relu.cu", "relu_forward", 1, 256, array((4, 4)).T, array((4, 4)), 16)
+    with pytest.raises(ValueError, match=r"argument x .* multiple of 16 bytes"):
+        backend.launch("relu.cu", "relu_forward_vec4", 1, 256, array((8,), shift=4), array((8,)), 2)
+    assert backend.engine.launched == []
+
+
+def test_the_other_operand_is_on_another_gpu(backend: Any) -> None:
+    memory = cupy.cuda.UnownedMemory(next(_addresses), 64, Owner(), 1)
+    elsewhere = cupy.ndarray((4,), np.float32, memptr=cupy.cuda.MemoryPointer(memory, 0))
+    with pytest.raises(ValueError, match="argument x is on cuda:1, the kernel runs on cuda:0"):
+        backend.launch("relu.cu", "relu_forward", 1, 256, elsewhere, array((4,)), 4)
