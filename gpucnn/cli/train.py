@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,9 +72,7 @@ def train(
             changes["model"] = canonical_name(model)
     else:
         config = training.config_for(model or "lecture", **changes)
-    with warnings.catch_warnings(), display(output) as progress:
-        # NumPy warns of the overflow on the way to a loss that is not finite; that loss is the one line that is shown.
-        warnings.filterwarnings("ignore", "overflow|invalid value|divide by zero", RuntimeWarning)
+    with display(output) as progress:
         if resume is not None:
             summary = training.train(resume=resume, changes=changes, progress=progress)
         else:
