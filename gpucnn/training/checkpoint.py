@@ -82,4 +82,13 @@ def read_checkpoint(path: Path, device: str | Device | None = None) -> dict[str,
     missing = [key for key in _KEYS if key not in content]
     if missing:
         raise ValueError(f"{path}: damaged: it has no {', '.join(missing)}")
+    classes, written = content["classes"], content["metrics_bytes"]
+    for key, right in (
+        ("config", isinstance(content["config"], Mapping)),
+        ("classes", isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)),
+        ("metrics_bytes", isinstance(written, int) and written >= 0),
+        ("trainer", isinstance(content["trainer"], Mapping)),
+    ):
+        if not right:
+            raise ValueError(f"{path}: damaged: its {key} cannot be {content[key]!r:.80}")
     return {**content, "config": Config.from_dict(content["config"], str(path))}

@@ -167,7 +167,7 @@ class _Run:
         run = cls(config, parts, folder, progress)
         try:
             run.trainer.load_state_dict(content["trainer"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path}: not a checkpoint of {config.model} on {config.data}, or damaged: {error}"
             ) from error
@@ -338,7 +338,7 @@ def load_run(
             averages = dict(zip(names, state["average"]["averages"], strict=True))
             network.load_state_dict({**state["model"], **averages})
         epoch, step = int(state["epoch"]), int(state["step"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: not a checkpoint of {config.model}, or damaged: {error}") from error
     network.eval()
     return LoadedRun(network, config, classes, epoch, step, averaged)

@@ -191,12 +191,24 @@ def test_a_checkpoint_of_another_model_is_refused(whole, tmp_path):
         ({"config": {"model": "lenet5", "nix": 1}}, "checkpoint.safetensors: unknown key 'nix'"),
         ({"config": {"model": "nix"}}, "unknown model 'nix'"),
         ({"trainer": {}}, "damaged"),
+        ({"trainer": 3}, "checkpoint.safetensors: damaged: its trainer cannot be 3"),
+        ({"config": [1]}, r"checkpoint.safetensors: damaged: its config cannot be \[1\]"),
+        ({"classes": []}, r"checkpoint.safetensors: damaged: its classes cannot be \[\]"),
+        ({"metrics_bytes": -1}, "checkpoint.safetensors: damaged: its metrics_bytes cannot be -1"),
     ],
 )
 def test_a_checkpoint_with_wrong_contents_is_refused(whole, tmp_path, changes, problem):
     folder = _with(whole[0].folder, tmp_path, **changes)
     with pytest.raises(ValueError, match=problem):
         training.load_run(folder, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["loader", "optimizer", "scheduler", "random", "epoch_metrics", "step"])
+def test_a_checkpoint_with_a_part_of_another_kind_is_refused(whole, tmp_path, key):
+    state = gpucnn.load(whole[0].folder / "checkpoint.safetensors", device="cpu")["trainer"]
+    folder = _with(whole[0].folder, tmp_path, trainer={**state, key: [3]})
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors: not a checkpoint of lenet5 on shapes, or damaged"):
+        training.train(resume=folder)
 
 
 def test_a_run_on_a_device_that_is_not_here_is_bad_input_and_can_go_on_elsewhere(whole, tmp_path):
