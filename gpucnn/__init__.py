@@ -9,6 +9,19 @@ tensor([2., 4., 6.])
 
 from gpucnn import autograd, backends, cuda, functional, random
 from gpucnn.autograd import Function, enable_grad, is_grad_enabled, no_grad
+from gpucnn.creation import (
+    arange,
+    empty,
+    from_dlpack,
+    full,
+    ones,
+    ones_like,
+    rand,
+    randn,
+    tensor,
+    zeros,
+    zeros_like,
+)
 from gpucnn.device import device
 from gpucnn.functional.arithmetic import (
     abs,
@@ -31,26 +44,7 @@ from gpucnn.functional.reduction import all, any, argmax, argmin, max, mean, min
 from gpucnn.functional.shape import cat, flatten, permute, reshape, split, squeeze, stack, transpose, unsqueeze
 from gpucnn.gradient_check import gradcheck
 from gpucnn.random import manual_seed
-from gpucnn.tensor import (
-    Tensor,
-    arange,
-    bool_,
-    empty,
-    float32,
-    float64,
-    from_dlpack,
-    full,
-    int32,
-    int64,
-    ones,
-    ones_like,
-    rand,
-    randn,
-    tensor,
-    uint8,
-    zeros,
-    zeros_like,
-)
+from gpucnn.tensor import Tensor, bool_, float32, float64, int32, int64, uint8
 
 from gpucnn import models, nn, optim  # isort: skip - they build on all of the above
 from gpucnn.serialization import load, save  # isort: skip

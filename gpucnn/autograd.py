@@ -172,9 +172,9 @@ class Context:
 
 
 class Function:
-    """A differentiable function:
+    """A differentiable function, to be subclassed with static ``forward(ctx, ...)`` and ``backward(ctx, ...)``.
 
-    subclass it with static ``forward(ctx, ...)`` and ``backward(ctx, ...)``; call ``apply``.
+    It is called through ``apply``.
 
     ``forward`` gets the arguments of ``apply``, tensors as tensors, and returns a tensor or a tuple of them.
     ``backward`` gets one gradient for each output and returns one for each argument of ``forward`` (None for what is

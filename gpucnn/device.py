@@ -1,6 +1,6 @@
-"""The names of devices:
+"""The names of devices: ``cpu``, ``cuda``, ``cuda:1``, ``emulated``.
 
-``cpu``, ``cuda``, ``cuda:1``, ``emulated``. Whether one can be used is for gpucnn/backends/ to say.
+Whether one can be used is for gpucnn/backends/ to say.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import no_grad
-from gpucnn.tensor import Tensor, float64, tensor
+from gpucnn.creation import tensor
+from gpucnn.tensor import Tensor, float64
 
 
 def gradcheck(

@@ -55,11 +55,19 @@ def is_channels_last(array: Array) -> bool:
 
 
 def canonical(array: Array) -> Array:
-    """``array`` in the memory order of new tensors:
+    """``array`` in the memory order of new tensors, copied only where needed.
 
-    channels-last for four axes, else C order; a copy only where needed.
+    That is channels-last for four axes, else C order.
     """
     return nchw(nhwc(array)) if array.ndim == 4 else _contiguous(array)
+
+
+def allocate(make: Callable[..., Array], shape: tuple[int, ...], dtype: Any) -> Array:
+    """``make(shape, dtype=dtype)``, an array module's ``zeros`` or its like, in the memory order of new tensors."""
+    if len(shape) != 4:
+        return make(shape, dtype=dtype)
+    n, c, h, w = shape
+    return nchw(make((n, h, w, c), dtype=dtype))
 
 
 def settled(array: Array) -> Array:

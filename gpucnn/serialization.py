@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn import backends
+from gpucnn.creation import tensor
 from gpucnn.device import Device
 from gpucnn.device import device as _device
-from gpucnn.tensor import DeviceLike, Tensor, tensor
+from gpucnn.tensor import DeviceLike, Tensor
 
 FORMAT_VERSION = 1
 _KEY = "gpucnn"

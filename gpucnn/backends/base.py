@@ -72,9 +72,9 @@ class Backend(ABC):
 
     @abstractmethod
     def max_pool2d_forward(self, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
-        """y (N,P,Q,C) and index (N,P,Q,C):
+        """y (N,P,Q,C), the maximum of each window, and index (N,P,Q,C), its place r*S + s there.
 
-        the place r*S + s of the maximum in its window, the first of equals, NaN above all.
+        The first of equals wins, and NaN above all.
 
         index is uint8 where R*S <= 256, else int32. Padding never wins.
         """

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn import random
+from gpucnn.creation import tensor
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.transforms import Normalize, Transform
 from gpucnn.device import Device
 from gpucnn.random import Purpose
-from gpucnn.tensor import Tensor, tensor
+from gpucnn.tensor import Tensor
 
 Item = TypeVar("Item")
 HostBatch = tuple[NDArray[np.float32], NDArray[np.int64]]

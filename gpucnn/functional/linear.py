@@ -72,7 +72,7 @@ class Linear(Function):
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
-    """The matrix product as PyTorch and NumPy have it:
+    """The matrix product, as PyTorch and NumPy have it.
 
     (..., M, K) times (..., K, N), leading axes broadcast, vectors allowed.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.functional import activation, arithmetic, linear, reduction, shape
+from gpucnn.functional import activation, arithmetic, comparison, linear, reduction, shape
 from gpucnn.tensor import Tensor
 
 BINARY = {
@@ -13,9 +13,9 @@ BINARY = {
     "mul": arithmetic.mul,
     "truediv": arithmetic.div,
     "pow": arithmetic.pow,
-    "and": arithmetic.bitwise_and,
-    "or": arithmetic.bitwise_or,
-    "xor": arithmetic.bitwise_xor,
+    "and": comparison.bitwise_and,
+    "or": comparison.bitwise_or,
+    "xor": comparison.bitwise_xor,
 }
 
 OPERATORS = {
@@ -23,11 +23,11 @@ OPERATORS = {
     "abs": arithmetic.abs,
     "matmul": linear.matmul,
     "getitem": shape.getitem,
-    "lt": arithmetic.lt,
-    "le": arithmetic.le,
-    "gt": arithmetic.gt,
-    "ge": arithmetic.ge,
-    "invert": arithmetic.bitwise_not,
+    "lt": comparison.lt,
+    "le": comparison.le,
+    "gt": comparison.gt,
+    "ge": comparison.ge,
+    "invert": comparison.bitwise_not,
 }
 
 METHODS: dict[str, Any] = {
@@ -68,8 +68,8 @@ def attach() -> None:
     for name, function in BINARY.items():
         setattr(Tensor, f"__{name}__", function)
         setattr(Tensor, f"__r{name}__", _reflected(function))
-    Tensor.__eq__ = _equality(arithmetic.eq)
-    Tensor.__ne__ = _equality(arithmetic.ne)
+    Tensor.__eq__ = _equality(comparison.eq)
+    Tensor.__ne__ = _equality(comparison.ne)
     Tensor.where = lambda self, condition, other: arithmetic.where(condition, self, other)
     Tensor.T = property(shape.t)
 

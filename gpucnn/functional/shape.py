@@ -13,6 +13,7 @@ from gpucnn.autograd import Function, running_on
 from gpucnn.device import Device
 from gpucnn.device import device as _device
 from gpucnn.functional import checks
+from gpucnn.functional.operands import common_dtype, unbroadcast
 from gpucnn.tensor import Tensor, float32, float64, int64
 
 _TO_NHWC = {0: 0, 1: 3, 2: 1, 3: 2}  # an axis of (N, C, H, W) in memory order
@@ -71,8 +72,6 @@ class Expand(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        from gpucnn.functional.arithmetic import unbroadcast
-
         return unbroadcast(grad, ctx.shape), None
 
 
@@ -106,8 +105,6 @@ class Cat(Function):
 
     @staticmethod
     def forward(ctx: Any, axis: int, *tensors: Tensor) -> Tensor:
-        from gpucnn.functional.arithmetic import common_dtype
-
         xp = tensors[0].backend.xp
         dtype = common_dtype(*tensors)
         ctx.axis, ctx.sizes = axis, [tensor.shape[axis] for tensor in tensors]
@@ -312,7 +309,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
 
 def to(input: Tensor, *targets: Any, device: str | Device | None = None, dtype: Any = None) -> Tensor:
-    """On another device and/or in another dtype:
+    """The tensor on another device, in another dtype, or both.
 
     ``x.to("cuda")``, ``x.to(gpucnn.float64)``, ``x.to("cpu", np.float32)``.
 

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from gpucnn import functional as F
+from gpucnn.creation import empty
 from gpucnn.geometry import Padding, Pair, padding_amounts, pair
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
-from gpucnn.tensor import Tensor, empty
+from gpucnn.tensor import Tensor
 
 
 class Conv2d(Module):

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 from gpucnn import functional as F
+from gpucnn.creation import empty
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
-from gpucnn.tensor import Tensor, empty
+from gpucnn.tensor import Tensor
 
 
 class Linear(Module):

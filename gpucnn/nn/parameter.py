@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.tensor import Tensor, tensor
+from gpucnn.creation import tensor
+from gpucnn.tensor import Tensor
 
 
 class Parameter(Tensor):

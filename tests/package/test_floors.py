@@ -17,7 +17,7 @@ FLOORS = [
     {"backends.numpy", "backends.cuda", "backends.emulator"},
     {"backends"},
     {"cuda"},
-    {"autograd", "indexing", "tensor"},
+    {"autograd", "indexing", "tensor", "creation"},
     {"functional", "gradient_check"},
     {"nn", "optim", "serialization"},
     {"models"},

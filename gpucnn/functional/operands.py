@@ -1,0 +1,127 @@
+"""Operands of elementwise operators: tensors, numbers and arrays, brought to one device, dtype and shape.
+
+The common dtype is PyTorch's. Un-broadcasting sums a gradient over the axes that broadcasting had added or stretched.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from gpucnn import layout
+from gpucnn.creation import tensor
+from gpucnn.functional import checks
+from gpucnn.tensor import Tensor, bool_, float32, int64
+
+Operand = Any  # Tensor, number or NumPy array
+
+
+def _data(operand: Operand) -> Any:
+    return operand.data if isinstance(operand, Tensor) else operand
+
+
+def compute(like: Tensor, ufunc: str, *operands: Operand) -> Tensor:
+    """A function of ``like``'s array module, by name, over broadcast operands."""
+    function = getattr(like.backend.xp, ufunc)
+    return Tensor(layout.elementwise(function, *map(_data, operands)), like.device)
+
+
+def compute_alike(like: Tensor, ufunc: str, *operands: Operand) -> Tensor:
+    """As :func:`compute`, the tensors first brought to one dtype."""
+    dtype = common_dtype(*operands)
+    if all(not isinstance(operand, Tensor) or operand.dtype == dtype for operand in operands):
+        return compute(like, ufunc, *operands)
+    function = getattr(like.backend.xp, ufunc)
+
+    def cast(*arrays: Any) -> Any:
+        return function(*(a.astype(dtype) if hasattr(a, "astype") and a.dtype != dtype else a for a in arrays))
+
+    return Tensor(layout.elementwise(cast, *map(_data, operands)), like.device)
+
+
+def common_dtype(*operands: Operand) -> np.dtype[Any]:
+    """PyTorch's result dtype: bools give way to integers, integers to real numbers, of whatever width.
+
+    Of one kind, the tensors with axes decide, then those without, then the numbers (float32, int64, bool).
+    """
+    tensors = [operand for operand in operands if isinstance(operand, Tensor)]
+    if len({operand.dtype for operand in tensors}) == 1 and tensors[0].dtype.kind == "f":
+        return tensors[0].dtype  # the usual case
+    groups = (
+        [operand.dtype for operand in tensors if operand.ndim],
+        [operand.dtype for operand in tensors if not operand.ndim],
+        [_number_dtype(operand) for operand in operands if not isinstance(operand, Tensor)],
+    )
+    result = bool_
+    decided = False
+    for group in groups:
+        for kind in ("f", "iu", "b"):
+            found = [dtype for dtype in group if dtype.kind in kind]
+            if found:
+                if not decided or _rank(found[0]) > _rank(result):
+                    result, decided = np.result_type(*found), True
+                break
+    return result
+
+
+def _rank(dtype: np.dtype[Any]) -> int:
+    return {"b": 0, "f": 2}.get(dtype.kind, 1)
+
+
+def _number_dtype(number: Any) -> np.dtype[Any]:
+    return bool_ if isinstance(number, bool) else int64 if isinstance(number, int) else float32
+
+
+def unbroadcast(gradient: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:
+    """The gradient of a broadcast result, summed to the shape of an operand; None for an operand that was no tensor."""
+    if shape is None or gradient.shape == shape:
+        return gradient if shape is not None else None
+    added = gradient.ndim - len(shape)
+    stretched = tuple(added + i for i, n in enumerate(shape) if n == 1 and gradient.shape[added + i] != 1)
+    summed = gradient.data.sum(axis=(*range(added), *stretched), keepdims=True)
+    return Tensor(layout.canonical(summed.reshape(shape)), gradient.device)
+
+
+def shape_of(operand: Operand) -> tuple[int, ...] | None:
+    """The shape of a tensor, None for a number: what :func:`unbroadcast` wants to know."""
+    return operand.shape if isinstance(operand, Tensor) else None
+
+
+def reference(*operands: Operand) -> Tensor:
+    """The first tensor among the operands, which says where to compute."""
+    return next(operand for operand in operands if isinstance(operand, Tensor))
+
+
+def checked(operator: str, *operands: Operand) -> list[Operand]:
+    """Tensors of one device and Python's numbers.
+
+    NumPy arrays become tensors. Raises for all else, and for shapes that do not broadcast.
+    """
+    if not any(isinstance(operand, Tensor) for operand in operands):
+        kinds = ", ".join(type(operand).__name__ for operand in operands)
+        raise TypeError(f"{operator}: expected a tensor among its operands, got {kinds}")
+    device = reference(*operands).device
+    found = [operand if isinstance(operand, Tensor) else _constant(operator, operand, device) for operand in operands]
+    given = [operand for operand in found if isinstance(operand, Tensor)]
+    checks.tensors(operator, **{f"operand {index}": operand for index, operand in enumerate(given)})
+    try:
+        np.broadcast_shapes(*(operand.shape for operand in given))
+    except ValueError:
+        shapes = " and ".join(str(operand.shape) for operand in given)
+        raise ValueError(f"{operator}: shapes {shapes} do not broadcast") from None
+    return found
+
+
+def _constant(operator: str, value: Any, device: Any) -> Operand:
+    """A NumPy array as a tensor; any real number as Python's bool, int or float, which widen no dtype."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return tensor(value, device=device)
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.item()
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{operator}: expected tensors and numbers, got {type(value).__name__}")
