@@ -122,15 +122,14 @@ class Module:
         if hasattr(self, name) and name not in store:
             raise KeyError(f"attribute {name!r} already exists in {type(self).__name__}")
 
-    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter; None keeps the name without a parameter (a layer made with ``bias=False``)."""
         self._check_name("parameter", name, self._parameters)
-        if parameter is not None and not isinstance(parameter, Parameter):
+        if param is not None and not isinstance(param, Parameter):
             raise TypeError(
-                f"cannot register {type(parameter).__name__} as parameter {name!r}"
-                " (gpucnn.nn.Parameter or None expected)"
+                f"cannot register {type(param).__name__} as parameter {name!r} (gpucnn.nn.Parameter or None expected)"
             )
-        self._parameters[name] = parameter
+        self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that moves and (if ``persistent``) is saved with the module, but that no optimizer changes."""
@@ -232,11 +231,11 @@ class Module:
 
     # ---- modes, devices, gradients -----------------------------------------------------------------------------------
 
-    def apply(self: M, function: Callable[[Module], Any]) -> M:
-        """Calls ``function`` on every module below and then on this one."""
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Calls ``fn`` on every module below and then on this one."""
         for child in self.children():
-            child.apply(function)
-        function(self)
+            child.apply(fn)
+        fn(self)
         return self
 
     def train(self: M, mode: bool = True) -> M:
@@ -280,9 +279,9 @@ class Module:
         """``to("cpu")``."""
         return self.to("cpu")
 
-    def cuda(self: M, index: int = 0) -> M:
-        """``to("cuda:<index>")``."""
-        return self.to(f"cuda:{index}")
+    def cuda(self: M, device: int | str | Device | None = None) -> M:
+        """``to("cuda")``, or to the GPU of this number or name."""
+        return self.to(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
 
     def float(self: M) -> M:
         """``to(float32)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -332,3 +333,16 @@ def test_repr_is_pytorchs() -> None:
     )
     assert repr(nn.ModuleList()) == "ModuleList()" and repr(nn.Sequential()) == "Sequential()"
     assert repr(nn.Parameter(gpucnn.zeros(2, device="cpu"))).startswith("Parameter containing:\ntensor([0., 0.]")
+
+
+def test_arguments_have_pytorchs_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, seen = nn.Sequential(nn.ReLU()), []
+    net.apply(fn=seen.append)
+    assert seen == [net[0], net]
+    net.register_parameter(name="scale", param=nn.Parameter(gpucnn.ones(1, device="cpu")))
+    assert [name for name, _ in net.named_parameters()] == ["scale"]
+    places: list[Any] = []
+    monkeypatch.setattr(nn.Module, "to", lambda self, place: places.append(place))
+    for device in (None, 0, 1, "cuda:2", gpucnn.device("cuda:3")):
+        net.cuda(device=device)
+    assert places == ["cuda", "cuda:0", "cuda:1", "cuda:2", gpucnn.device("cuda:3")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -178,3 +180,32 @@ def test_initialisers_have_pytorchs_distribution(name: str, options: dict[str, A
     both = np.concatenate([own, peer])
     distance = np.abs(np.searchsorted(own, both, "right") - np.searchsorted(peer, both, "right")).max() / own.size
     assert distance < math.sqrt(-math.log(1e-6 / 2) / 2) * math.sqrt(2 / own.size)
+
+
+def _arguments(function: Any) -> dict[str, Any]:
+    """Names and defaults of what a function takes, in their order, without ``self`` and what stands for any number."""
+    parameters = inspect.signature(function).parameters.values()
+    plain = [p for p in parameters if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {p.name: p.default for p in plain}
+
+
+LAYERS = [name for name in nn.__all__ if name not in ("init", "Module", "Parameter")]
+INITIALISERS = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
+
+
+@pytest.mark.parametrize("place", [
+    *(f"nn.{name}" for name in LAYERS), *(f"nn.init.{name}" for name in INITIALISERS), "nn.init.calculate_gain",
+    "optim.SGD", "optim.lr_scheduler.StepLR", "optim.lr_scheduler.LambdaLR",
+    *(f"nn.Module.{name}" for name in ("apply", "cuda", "register_parameter", "register_buffer", "add_module",
+                                       "requires_grad_", "zero_grad", "train", "named_parameters", "load_state_dict")),
+])  # fmt: skip
+def test_arguments_have_pytorchs_names_order_and_defaults(place: str) -> None:
+    """What we take, PyTorch takes; ``data_format`` alone is ours."""
+    import torch
+
+    own, peer = (_arguments(operator.attrgetter(place)(package)) for package in (gpucnn, torch))
+    own.pop("data_format", None)
+    assert {name: float(v) if isinstance(v, int) else v for name, v in own.items()} == {
+        name: float(v) if isinstance(v, int) else v for name, v in peer.items() if name in own
+    }
+    assert list(own) == [name for name in peer if name in own]
