@@ -76,23 +76,23 @@ class Runtime:
     """The loaded runtime. Its state is the process's: one launch at a time, under ``lock``."""
 
     def __init__(self) -> None:
-        self.library = ctypes.CDLL(str(build.runtime_library()))
+        self.shared_object = ctypes.CDLL(str(build.runtime_library()))
         self.lock = threading.Lock()
-        self.library.gpucnn_structure_size.restype = c_size_t
+        self.shared_object.gpucnn_structure_size.restype = c_size_t
         for which, structure in enumerate((Array, Launch, Fault)):
-            size = self.library.gpucnn_structure_size(c_int32(which))
+            size = self.shared_object.gpucnn_structure_size(c_int32(which))
             if size != ctypes.sizeof(structure):
                 raise RuntimeError(
                     f"{structure.__name__} has {ctypes.sizeof(structure)} bytes here, {size} in the emulator's runtime"
                 )
-        self.library.gpucnn_shared_alignment.restype = c_size_t
-        self.library.gpucnn_shared_alignment.argtypes = (c_void_p,)
-        self.library.gpucnn_launch.argtypes = (POINTER(Launch), POINTER(Fault))
+        self.shared_object.gpucnn_shared_alignment.restype = c_size_t
+        self.shared_object.gpucnn_shared_alignment.argtypes = (c_void_p,)
+        self.shared_object.gpucnn_launch.argtypes = (POINTER(Launch), POINTER(Fault))
 
     def run(self, launch: Launch) -> Fault | None:
         """Runs a kernel once. Returns what went wrong; without a fault, the arrays' results have been copied."""
         fault = Fault()
-        kind = self.library.gpucnn_launch(byref(launch), byref(fault))
+        kind = self.shared_object.gpucnn_launch(byref(launch), byref(fault))
         return fault if kind else None
 
 
@@ -106,8 +106,8 @@ class KernelLibrary:
     """A compiled ``.cu`` file: the entries of its kernels and the shared memory of its static variables."""
 
     def __init__(self, path: Path) -> None:
-        self.library = ctypes.CDLL(str(path))
-        measure = self.library.gpucnn_static_shared
+        self.shared_object = ctypes.CDLL(str(path))
+        measure = self.shared_object.gpucnn_static_shared
         measure.restype = c_size_t
         self.static_shared = int(measure())
         if self.static_shared > 1 << 24:
@@ -115,11 +115,11 @@ class KernelLibrary:
                 f"the C++ compiler ({' '.join(build.find_compiler())}) does not ask __tls_get_addr for thread-local"
                 " variables, which the emulator's shared memory needs: set CXX to g++"
             )
-        self.shared_alignment = int(runtime().library.gpucnn_shared_alignment(ctypes.cast(measure, c_void_p)))
+        self.shared_alignment = int(runtime().shared_object.gpucnn_shared_alignment(ctypes.cast(measure, c_void_p)))
 
     def entry(self, name: str) -> int:
         """The address of the function that calls kernel ``name``."""
-        address = ctypes.cast(getattr(self.library, f"gpucnn_enter_{name}"), c_void_p).value
+        address = ctypes.cast(getattr(self.shared_object, f"gpucnn_enter_{name}"), c_void_p).value
         assert address is not None
         return address
 
@@ -128,5 +128,5 @@ class KernelLibrary:
         expected.
         """
         sizes = (c_size_t * (count + 64))()
-        found = getattr(self.library, f"gpucnn_describe_{name}")(sizes)
+        found = getattr(self.shared_object, f"gpucnn_describe_{name}")(sizes)
         return list(sizes[:found])
