@@ -155,7 +155,8 @@ def permutation(n: int, key: Key) -> NDArray[np.int64]:
     arbitrary finite domains", CT-RSA 2002). Round keys are the first 12 words of the stream, the round
     function is MurmurHash3's 32-bit finalizer. The power is strictly above ``n`` because the network by itself
     makes even permutations only, and at least 64 because halves of two bits mix badly
-    (tests/test_random.py counts them).
+    (tests/test_random.py counts them). Even and odd permutations are still not equally likely: of ``n`` just
+    below a power of two nearly all have one parity.
     """
     if not 0 <= n < 1 << 62:
         raise ValueError(f"permutation: n must be in [0, 2**62), got {n}")

@@ -148,6 +148,20 @@ def test_the_least_width_of_the_network_mixes_and_a_smaller_one_does_not(width: 
     assert (abs(distance) < 4) is uniform
 
 
+def test_permutations_of_a_power_of_two_are_even_and_odd() -> None:
+    """The network makes even permutations only of as many indices as it has numbers, so it has more than that."""
+    n, odd = 64, 0
+    for step in range(100):
+        order, seen, cycles = random.permutation(n, (3, step, 2)).tolist(), set(), 0
+        for start in range(n):
+            cycles += start not in seen
+            while start not in seen:
+                seen.add(start)
+                start = order[start]
+        odd += (n - cycles) % 2
+    assert 25 < odd < 75
+
+
 def test_permutations_scatter_neighbours() -> None:
     n, trials = 257, 400
     orders = np.stack([random.permutation(n, (5, step, 2)) for step in range(trials)])
@@ -185,7 +199,9 @@ def test_truncated_normal_draws_the_tails_again() -> None:
     # The standard deviation of a normal cut at 2 sigma: 1 - 2 * 2 phi(2) / (2 Phi(2) - 1) under the root.
     phi, share = math.exp(-2) / math.sqrt(2 * math.pi), _normal_share(-2, 2)
     assert abs(values.std() / std - math.sqrt(1 - 4 * phi / share)) < 0.02
-    assert abs(random.truncated_normal(1000, KEY, 1.0, limit=0.5)).max() <= 0.5
+    narrow = random.truncated_normal(1000, KEY, 1.0, limit=0.5)
+    assert abs(narrow).max() <= 0.5
+    assert np.unique(narrow).size > 990  # what is drawn again and again is drawn anew
     with pytest.raises(ValueError, match="limit"):
         random.truncated_normal(4, KEY, 1.0, limit=0.0)
 

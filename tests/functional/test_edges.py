@@ -16,6 +16,11 @@ DEVICES = ["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 nan, inf, large = float("nan"), float("inf"), 3e38
 
+
+def no_labels(like: Tensor) -> Tensor:
+    return gpucnn.zeros(0, dtype=np.int64, device=like.device)
+
+
 # The function, its inputs, its value, and the gradients of its sum, as PyTorch 2.13 gives them.
 CASES: dict[str, tuple[Callable[..., Tensor], list[Any], Any, list[Any]]] = {
     "0 to the 0": (lambda x: x**0, [[0.0, 2.0]], [1, 1], [[0, 0]]),
@@ -61,6 +66,13 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Any], Any, list[Any]]] = {
     "linear of no rows": (
         lambda x, w, b: F.linear(x, w, b), [np.ones((0, 3)), np.ones((2, 3)), np.ones(2)], np.zeros((0, 2)),
         [np.ones((0, 3)), np.zeros((2, 3)), np.zeros(2)],
+    ),
+    "loss of no rows": (lambda x: F.cross_entropy(x, no_labels(x)), [np.zeros((0, 3))], nan, [np.zeros((0, 3))]),
+    "sum of the losses of no rows": (
+        lambda x: F.cross_entropy(x, no_labels(x), "sum"), [np.zeros((0, 3))], 0, [np.zeros((0, 3))],
+    ),
+    "losses of no rows": (
+        lambda x: F.cross_entropy(x, no_labels(x), "none"), [np.zeros((0, 3))], np.zeros(0), [np.zeros((0, 3))],
     ),
     "linear of a vector": (lambda x, w: F.linear(x, w), [[1.0, 2.0], [[3.0, 4.0]]], [11], [[3, 4], [[1, 2]]]),
 }  # fmt: skip

@@ -87,6 +87,26 @@ def test_no_bit_depends_on_the_number_of_threads(name: str) -> None:
     assert all(result == results[0] for result in results[1:])
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in OPERATORS if not name.startswith(("bias", "max", "avg", "relu", "sgd"))]
+)
+def test_products_have_one_blas_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLAS with more splits sums by their number. It is asked for two here, so that one is not what it has anyway."""
+    from threadpoolctl import ThreadpoolController
+
+    product, seen = np.matmul, []
+    blas = ThreadpoolController().select(user_api="blas")
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        seen.extend(library.num_threads for library in blas.lib_controllers)
+        return product(*arguments, **options)
+
+    monkeypatch.setattr(np, "matmul", noted)
+    with blas.limit(limits=2):
+        OPERATORS[name]()
+    assert set(seen) == ({1} if blas.lib_controllers else set())  # Apple's library cannot be asked
+
+
 def test_blas_gets_its_threads_back() -> None:
     from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -216,7 +236,10 @@ def test_a_forked_child_starts_its_own_threads() -> None:
 
 
 def test_the_number_of_threads_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from gpucnn.backends.numpy import threads; print(threads.thread_count(), threads.available_cores())"
+    code = (
+        "from gpucnn import settings; from gpucnn.backends.numpy import threads;"
+        " print(threads.thread_count(), settings.available_cores())"
+    )
     monkeypatch.setenv("GPUCNN_THREADS", "5")
     count, cores = map(int, run_python(code).split())
     assert count == 5

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpucnn
-from gpucnn import Function, Tensor, indexing, nn
+import gpucnn.functional as F
+from gpucnn import Function, Tensor, indexing, layout, nn
 
 DEVICES = ["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -71,7 +73,15 @@ def test_shapes_of_the_same_elements_are_views(view: Any) -> None:
 
 def test_what_no_gradient_needs_may_change() -> None:
     """Of a product only the other factor is needed, so that only its change is an error."""
-    for compute in (lambda w: w * gpucnn.ones(1, 1, device="cpu"), lambda w: w @ gpucnn.ones(1, 1, device="cpu")):
+    one, image = gpucnn.ones(1, 1, device="cpu"), gpucnn.ones(1, 1, 1, 1, device="cpu")
+    for compute in (
+        lambda w: w * one,
+        lambda w: w @ one,
+        lambda w: F.linear(w, one),
+        lambda w: F.linear(one, w),
+        lambda w: F.conv2d(w.reshape(1, 1, 1, 1), image),
+        lambda w: F.conv2d(image, w.reshape(1, 1, 1, 1)),
+    ):
         w = gpucnn.ones(1, 1, device="cpu", requires_grad=True)
         y = compute(w)
         with gpucnn.no_grad():
@@ -102,7 +112,15 @@ def test_a_gradient_that_is_a_saved_tensor_is_copied() -> None:
         assert x.grad is not None and x.grad.tolist() == [2 * weight] and w.tolist() == [weight]
 
 
-def test_threads_add_to_one_leaf() -> None:
+def test_threads_add_to_one_leaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum lost between one thread's look and another's would be lost here: each waits at that place."""
+    like = layout.like
+
+    def slow(*arrays: Any) -> Any:
+        time.sleep(1e-4)
+        return like(*arrays)
+
+    monkeypatch.setattr(layout, "like", slow)
     x = gpucnn.zeros(1000, device="cpu", requires_grad=True)
 
     def work() -> None:
