@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpucnn import layout
 from gpucnn.device import Device
 
 
@@ -364,17 +365,8 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
 
 
 def _owned(grad: Any, others: Sequence[Any]) -> Any:
-    """``grad``, copied if it shares memory with other gradients or repeats elements:
-
-    a leaf's gradient may be changed in place.
-    """
-    owner = _owner(grad.data)
-    shared = any(other is not None and _owner(other.data) is owner for other in others)
+    """``grad``, copied if it shares memory with ``others`` or repeats elements: a leaf's may be changed in place."""
+    owner = layout.owner(grad.data)
+    shared = any(other is not None and layout.owner(other.data) is owner for other in others)
     repeats = any(stride == 0 and size > 1 for stride, size in zip(grad.data.strides, grad.data.shape, strict=True))
     return grad.clone() if shared or repeats else grad
-
-
-def _owner(array: Any) -> Any:
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return array

@@ -26,7 +26,8 @@ def count_copies() -> Iterator[list[int]]:
         count[0] = _copies - before
 
 
-def _contiguous(array: Array) -> Array:
+def contiguous(array: Array) -> Array:
+    """``array`` in C order: itself where it is so already, else a copy."""
     global _copies
     if array.flags.c_contiguous:
         return array
@@ -34,14 +35,16 @@ def _contiguous(array: Array) -> Array:
     return array.copy(order="C")
 
 
-def contiguous(array: Array) -> Array:
-    """``array`` in C order: itself where it is so already, else a copy."""
-    return _contiguous(array)
+def owner(array: Array) -> Array:
+    """The array whose memory ``array`` views, itself where that is its own."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
 
 
 def nhwc(array: Array) -> Array:
     """The C-contiguous (N, H, W, C) array of one of shape (N, C, H, W): a view of channels-last memory, else a copy."""
-    return _contiguous(array.transpose(0, 2, 3, 1))
+    return contiguous(array.transpose(0, 2, 3, 1))
 
 
 def nchw(array: Array) -> Array:
@@ -59,7 +62,7 @@ def canonical(array: Array) -> Array:
 
     That is channels-last for four axes, else C order.
     """
-    return nchw(nhwc(array)) if array.ndim == 4 else _contiguous(array)
+    return nchw(nhwc(array)) if array.ndim == 4 else contiguous(array)
 
 
 def allocate(make: Callable[..., Array], shape: tuple[int, ...], dtype: Any) -> Array:
@@ -75,6 +78,11 @@ def settled(array: Array) -> Array:
     return array if array.flags.c_contiguous else canonical(array)
 
 
+def memory_axes(array: Array) -> list[int]:
+    """The axes of ``array`` in the order of memory, slowest first."""
+    return sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), -array.shape[axis]))
+
+
 def memory_view(array: Array) -> Array:
     """The C-contiguous view of a dense array, its axes put in the order of memory.
 
@@ -82,8 +90,7 @@ def memory_view(array: Array) -> Array:
     """
     if array.flags.c_contiguous:
         return array
-    axes = sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), -array.shape[axis]))
-    view = array.transpose(axes)
+    view = array.transpose(memory_axes(array))
     if not view.flags.c_contiguous:
         raise ValueError(f"an array of shape {array.shape} and strides {array.strides} is not dense")
     return view
@@ -95,7 +102,7 @@ def like(array: Array, other: Array) -> Array:
         return array
     if is_channels_last(other):
         return nchw(nhwc(array))
-    return _contiguous(array) if other.flags.c_contiguous else array
+    return contiguous(array) if other.flags.c_contiguous else array
 
 
 def elementwise(function: Callable[..., Array], *operands: Array) -> Array:
@@ -107,7 +114,7 @@ def elementwise(function: Callable[..., Array], *operands: Array) -> Array:
     if max(ranks) != 4 or not _runs_channels_last(operands):
         return function(*operands)
     # NumPy orders the result of mixed operands as it likes.
-    return nchw(_contiguous(function(*(_to_channels_last(operand) for operand in operands))))
+    return nchw(contiguous(function(*(_to_channels_last(operand) for operand in operands))))
 
 
 def _runs_channels_last(operands: tuple[Array, ...]) -> bool:

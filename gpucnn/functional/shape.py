@@ -21,13 +21,7 @@ _TO_NHWC = {0: 0, 1: 3, 2: 1, 3: 2}  # an axis of (N, C, H, W) in memory order
 
 def _alias(x: Tensor, array: Any) -> Tensor:
     """``array`` as a tensor, which shares the version of ``x`` where it shares its memory."""
-    owner = array
-    while getattr(owner, "base", None) is not None:
-        owner = owner.base
-    base = x.data
-    while getattr(base, "base", None) is not None:
-        base = base.base
-    return Tensor(array, x.device, version=x.version if owner is base else None)
+    return Tensor(array, x.device, version=x.version if layout.owner(array) is layout.owner(x.data) else None)
 
 
 class Reshape(Function):
@@ -335,9 +329,9 @@ def cpu(input: Tensor) -> Tensor:
     return to(input, "cpu")
 
 
-def cuda(input: Tensor, index: int = 0) -> Tensor:
-    """On a GPU; the tensor itself where it is there."""
-    return to(input, Device("cuda", index))
+def cuda(input: Tensor, device: int | str | Device | None = None) -> Tensor:
+    """On the GPU of this number or name, the first one for None; the tensor itself where it is there."""
+    return to(input, f"cuda:{device}" if isinstance(device, int) else device or "cuda")
 
 
 def float(input: Tensor) -> Tensor:

@@ -28,10 +28,8 @@ def matched(tensor: Tensor, other: Tensor) -> Array:
     """
     if tensor.data.strides == other.data.strides:
         return layout.memory_view(tensor.data)
-    target = other.data
-    axes = sorted(range(target.ndim), key=lambda axis: (-abs(target.strides[axis]), -target.shape[axis]))
     with tensor.backend.context():
-        return layout.contiguous(tensor.data.transpose(axes))
+        return layout.contiguous(tensor.data.transpose(layout.memory_axes(other.data)))
 
 
 def suits(tensor: Tensor, parameter: Tensor) -> bool:

@@ -17,6 +17,7 @@ from gpucnn.backends.base import Array, Backend, RandomKey
 from gpucnn.backends.cuda import conv2d, cross_entropy, elementwise, faults, linear, lrn, optimizer, pool2d, scatter
 from gpucnn.backends.launch import Launcher
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+from gpucnn.layout import memory_axes
 
 
 class CudaBackend(Backend):
@@ -165,6 +166,6 @@ def _by_memory_order(array: Array) -> tuple[Array, tuple[int, ...]]:
 
     CuPy copies between host and device in C order (it keeps no other for four axes), so this order goes across instead.
     """
-    order = sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), -array.shape[axis]))
+    order = memory_axes(array)
     back = tuple(order.index(axis) for axis in range(array.ndim))
     return array.transpose(order), back

@@ -28,10 +28,3 @@ def fits_vectors(*arrays: Array) -> bool:
 def power_of_two(size: int, least: int, most: int) -> int:
     """The least power of two that is not below ``size``, kept in [least, most], two powers of two."""
     return max(least, min(most, 1 << max(size - 1, 0).bit_length()))
-
-
-def in_memory_order(array: Array) -> Array:
-    """A view of a dense array with its axes in the order of memory, slowest first, which is C-contiguous."""
-    if array.flags.c_contiguous:
-        return array
-    return array.transpose(sorted(range(array.ndim), key=lambda axis: (-array.strides[axis], -array.shape[axis])))

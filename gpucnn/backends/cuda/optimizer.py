@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda.grids import MAX_BLOCKS, THREADS, ceil_div, in_memory_order
+from gpucnn.backends.cuda.grids import MAX_BLOCKS, THREADS, ceil_div
+from gpucnn.layout import memory_view
 
 SOURCE = "sgd.cu"
 CHUNK = 2048  # elements that a block updates at a time, as in the kernel file
@@ -62,7 +63,7 @@ def moving_average_step(backend: Any, averages: Sequence[Array], parameters: Seq
 
 def _prepare(backend: Any, lists: Sequence[Sequence[Array]]) -> tuple[list[list[Array]], tuple[Array, Array, int]]:
     """The arrays that have elements, as C-contiguous views of their memory, and the tables of their chunks."""
-    tables = [[in_memory_order(array) for array in arrays if array.size] for arrays in lists]
+    tables = [[memory_view(array) for array in arrays if array.size] for arrays in lists]
     return tables, _chunks(backend, tuple(int(array.size) for array in tables[0]))
 
 

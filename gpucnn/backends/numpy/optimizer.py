@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpucnn.backends.numpy.elementwise import pieces
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each
+from gpucnn.layout import memory_view
 
 Array = NDArray[Any]
 
@@ -56,8 +57,8 @@ def sgd_step(
 
     items = []
     for parameter, gradient, buffer, decay in zip(parameters, gradients, buffers, decays, strict=True):
-        p, d = _flat(parameter), _flat(gradient)
-        b = None if buffer is None else _flat(buffer)
+        p, d = memory_view(parameter).reshape(-1), memory_view(gradient).reshape(-1)
+        b = None if buffer is None else memory_view(buffer).reshape(-1)
         items += [(p[at], d[at], None if b is None else b[at], decay) for at in pieces(p.size)]
     for_each(run, items)
 
@@ -74,16 +75,6 @@ def moving_average_step(averages: Sequence[Array], parameters: Sequence[Array], 
 
     items = []
     for average, parameter in zip(averages, parameters, strict=True):
-        a, p = _flat(average), _flat(parameter)
+        a, p = memory_view(average).reshape(-1), memory_view(parameter).reshape(-1)
         items += [(a[at], p[at]) for at in pieces(a.size)]
     for_each(run, items)
-
-
-def _flat(array: Array) -> Array:
-    """All elements in memory order, as a view: parameters are C-contiguous, or channels-last seen as (K, C, R, S)."""
-    dense = array
-    if not array.flags.c_contiguous:
-        dense = array.transpose(np.argsort([-stride for stride in array.strides], kind="stable"))
-    if not dense.flags.c_contiguous:
-        raise ValueError(f"the array of shape {array.shape} has gaps in memory (strides {array.strides})")
-    return dense.reshape(-1)
