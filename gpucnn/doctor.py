@@ -83,9 +83,9 @@ def _python() -> Iterator[Finding]:
 def _numpy() -> Iterator[Finding]:
     import numpy as np
 
-    from gpucnn import machine
+    from gpucnn import machine, settings
 
-    yield Finding("processor", OK, f"{machine.cpu_name()}, {machine.cpu_cores()} cores for this process")
+    yield Finding("processor", OK, f"{machine.cpu_name()}, {settings.available_cores()} cores for this process")
     blas = machine.blas_libraries()
     if blas:
         yield Finding("NumPy", OK, f"{np.__version__} with {'; '.join(map(str, blas))}")
@@ -212,11 +212,13 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _source_finding(source: str, states: list[KernelState], has_gpu: bool) -> Finding:
+    from gpucnn.backends.cuda.compiler import target_name
+
     failed = next((state for state in states if state.error is not None), None)
     if failed is not None:
         return Finding(source, MISSING, " ".join(str(failed.error).split()), "gpucnn doctor --compile")
     kernels = f"{len(states[0].kernels)} kernel{'s' if len(states[0].kernels) != 1 else ''}"
-    compiled = [f"sm_{state.architecture}" for state in states if state.state == "compiled"]
+    compiled = [target_name(state.architecture) for state in states if state.state == "compiled" and state.architecture]
     if len(compiled) == len(states):
         return Finding(source, OK, f"{kernels} compiled for {', '.join(compiled)}")
     text = f"{kernels} compiled for {', '.join(compiled)} only" if compiled else f"{kernels} not compiled"
@@ -236,7 +238,7 @@ def compile_kernels() -> Iterator[Finding]:
         yield Finding("compiling", MISSING, " ".join(str(error).split()))
         return
     for built in report.built:
-        subject = f"{built.source} sm_{built.architecture}"
+        subject = f"{built.source} {compiler.target_name(built.architecture)}"
         if built.error is not None:
             yield Finding(subject, MISSING, " ".join(built.error.split()))
         else:

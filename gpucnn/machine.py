@@ -5,7 +5,6 @@ Nothing here fails where something is missing: it is then None, or not in the li
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -56,13 +55,6 @@ def cpu_name() -> str:
         if name := output_of("sysctl", "-n", "machdep.cpu.brand_string"):
             return name.strip()
     return platform.processor() or platform.machine() or "unknown processor"
-
-
-def cpu_cores() -> int:
-    """Logical cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def blas_libraries() -> list[Blas]:
@@ -130,8 +122,8 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "cpu": cpu_name(),
-        "cores": cpu_cores(),
-        "threads": settings.threads() or cpu_cores(),
+        "cores": settings.available_cores(),
+        "threads": settings.threads() or settings.available_cores(),
         "blas": [vars(blas) for blas in blas_libraries()],
         "torch_threads": torch.get_num_threads() if torch is not None else None,
         "gpus": [vars(gpu) for gpu in gpus()],

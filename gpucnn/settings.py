@@ -85,6 +85,15 @@ def threads() -> int | None:
     return int(value) if value else None
 
 
+def available_cores() -> int:
+    """The processors that this process may use (Python 3.13 and later heed ``-X cpu_count`` too)."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
 def data_dir() -> Path | None:
     """GPUCNN_DATA as a path, or None. Whether the folder holds what is looked for is the reader's question."""
     value = os.environ.get("GPUCNN_DATA", "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import machine
+from gpucnn import machine, settings
 from gpucnn.bench.contestants import Contestant, contestants, synthetic_batches
 from gpucnn.bench.record import Record, Result
 
@@ -107,7 +107,7 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
 def device_name(device: str) -> str:
     """A device as the table names it: a processor with the cores in use, or a GPU."""
     if device == "cpu":
-        return f"{machine.cpu_name()}, {machine.cpu_cores()} cores"
+        return f"{machine.cpu_name()}, {settings.available_cores()} cores"
     if device.startswith("cuda"):
         from gpucnn.backends.cuda import driver
 

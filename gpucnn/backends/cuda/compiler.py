@@ -7,7 +7,6 @@ imports while the main thread is still inside ``import gpucnn`` would wait for e
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpucnn import settings
 from gpucnn.backends.cuda.cache import Entry, KernelCache
 from gpucnn.backends.declarations import includes, kernel_sources, source_path
 
@@ -82,9 +82,9 @@ class Report:
         for one in self.built:
             usage = ", ".join(f"{name}: {k.registers} {k.spills} {k.shared}" for name, k in one.kernels.items())
             seconds = "cached" if one.cached else f"{one.seconds:.2f}"
-            lines.append(f"{one.source:24} {_sm(one.architecture):7} {seconds:>7}  {one.error or usage}")
+            lines.append(f"{one.source:24} {target_name(one.architecture):7} {seconds:>7}  {one.error or usage}")
         for architecture in self.left_out:
-            lines.append(f"{_sm(architecture)} left out: NVRTC {self.nvrtc} does not build it")
+            lines.append(f"{target_name(architecture)} left out: NVRTC {self.nvrtc} does not build it")
         lines.append(f"{len(self.built)} compiled or found in {self.seconds:.2f} s with NVRTC {self.nvrtc}")
         return "\n".join(lines)
 
@@ -113,7 +113,9 @@ def compile_all(
     left_out = tuple(a for a in wanted if a not in buildable)
     report = Report(nvrtc_version(), time.perf_counter() - started, left_out, tuple(built))
     if check and report.failed:
-        raise CompileError("\n".join(f"{one.source} for {_sm(one.architecture)}: {one.error}" for one in report.failed))
+        raise CompileError(
+            "\n".join(f"{one.source} for {target_name(one.architecture)}: {one.error}" for one in report.failed)
+        )
     return report
 
 
@@ -178,7 +180,7 @@ class Program:
         parts += [part for header in self.headers for part in header]
         digest = hashlib.sha256(b"".join(f"{len(p)}:{p}".encode() for p in parts)).hexdigest()[:24]
         suffix = "ptx" if architecture.startswith("compute_") else "cubin"
-        return f"{Path(self.name).stem}-{_sm(architecture)}-{digest}.{suffix}"
+        return f"{Path(self.name).stem}-{target_name(architecture)}-{digest}.{suffix}"
 
 
 def build(jobs: Sequence[tuple[Program, str]], cache: KernelCache, threads: int | None = None) -> list[Built]:
@@ -196,9 +198,8 @@ def build(jobs: Sequence[tuple[Program, str]], cache: KernelCache, threads: int 
             missing.append(i)
         else:
             results[i] = _from_entry(program, architecture, entry, cached=True)
-    missing.sort(
-        key=lambda i: -len(jobs[i][0].text)
-    )  # the longest first, so that none is left running alone at the end
+    # The longest first, so that none is left running alone at the end.
+    missing.sort(key=lambda i: -len(jobs[i][0].text))
     compiled = _in_threads([(jobs[i][0], _options(jobs[i][1])) for i in missing], threads)
     for i, (image, log, seconds) in zip(missing, compiled, strict=True):
         results[i] = _store(*jobs[i], image, log, seconds, cache)
@@ -211,18 +212,13 @@ def _in_threads(
     if not work:
         return []
     nvrtc = load_nvrtc()
-    threads = min(len(work), threads or available_cpus())
+    threads = min(len(work), threads or settings.available_cores())
     if threads == 1:
         return [_compile(nvrtc, *one) for one in work]
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(lambda one: _compile(nvrtc, *one), work))
-
-
-def available_cpus() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _compile(nvrtc: Any, program: Program, options: tuple[str, ...]) -> tuple[bytes | None, str, float]:
@@ -299,10 +295,11 @@ def _expected(line: str) -> bool:
 
 
 def _options(architecture: str) -> tuple[str, ...]:
-    return (f"--gpu-architecture={_sm(architecture)}", *OPTIONS)
+    return (f"--gpu-architecture={target_name(architecture)}", *OPTIONS)
 
 
-def _sm(architecture: str) -> str:
+def target_name(architecture: str) -> str:
+    """An architecture as NVRTC's options name it: "sm_90a", or "compute_120" for PTX."""
     return architecture if architecture.startswith("compute_") else f"sm_{architecture}"
 
 

@@ -32,7 +32,7 @@ def fill_cache() -> None:
     for one in built:
         if one.error is not None:
             _failures[one.source, one.architecture] = one.error
-            log.warning("%s was not compiled for sm_%s: %s", one.source, one.architecture, one.error)
+            log.warning("%s was not compiled for %s: %s", one.source, compiler.target_name(one.architecture), one.error)
 
 
 def compile_default_path() -> list[compiler.Built]:

@@ -22,15 +22,6 @@ from gpucnn import settings
 Item = TypeVar("Item")
 
 
-def available_cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
-
-
 class _Job:
     """One call of :func:`for_each`: threads take the items one after the other."""
 
@@ -79,7 +70,7 @@ class _Pool:
     """Daemon threads that wait for jobs; started when first needed, and anew in a forked child."""
 
     def __init__(self) -> None:
-        self.size = settings.threads() or available_cores()
+        self.size = settings.threads() or settings.available_cores()
         self.forget()
 
     def forget(self) -> None:
