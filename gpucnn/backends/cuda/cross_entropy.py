@@ -9,6 +9,7 @@ import numpy as np
 from gpucnn.backends.base import Array
 from gpucnn.backends.cuda import faults
 from gpucnn.backends.cuda.grids import THREADS, blocks
+from gpucnn.backends.labels import check_labels
 
 SOURCE = "cross_entropy.cu"
 WARPS = THREADS // 32  # rows that a block works on at a time
@@ -22,7 +23,7 @@ def forward(backend: Any, logits: Array, labels: Array) -> tuple[Array, Array]:
     rows, classes = logits.shape
     words, launch = None, 0
     if backend.name == "emulated":
-        _check_labels(labels, classes)
+        check_labels(labels, classes)
     else:
         words, launch = faults.next_launch(backend, classes)
     losses, log_sum_exp = backend.empty((rows,), np.float32), backend.empty((rows,), np.float32)
@@ -46,9 +47,3 @@ def backward(backend: Any, dlosses: Array, logits: Array, labels: Array, log_sum
 
 def _label_type(labels: Array) -> str:
     return "long" if labels.dtype == np.int64 else "int"
-
-
-def _check_labels(labels: Array, classes: int) -> None:
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        raise faults.label_error(int(labels[wrong[0]]), int(wrong[0]), classes)

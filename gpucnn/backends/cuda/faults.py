@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gpucnn.backends.base import Array
+from gpucnn.backends.labels import label_error
 
 FAULT_WORDS = 8
 NO_FAULT = 2**64 - 1
@@ -60,9 +61,3 @@ def check(backend: Any) -> None:
     label = int.from_bytes(bytes(word & 0xFF for word in words), "little", signed=True)
     limit = [count for first, count in classes if first <= launch][-1]
     raise label_error(label, row, limit, before + launch + 1)
-
-
-def label_error(label: int, row: int, classes: int, launch: int | None = None) -> ValueError:
-    """The error for a label outside [0, classes); ``launch`` counts the losses computed on the device, from 1."""
-    where = "" if launch is None else f" (in loss number {launch} computed on this device)"
-    return ValueError(f"cross_entropy: label {label} at row {row} is outside [0, {classes}){where}")

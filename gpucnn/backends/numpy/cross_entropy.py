@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.labels import check_labels
+
 Array = NDArray[Any]
 
 
 def forward(logits: Array, labels: Array) -> tuple[Array, Array]:
     """losses (N,) and log_sum_exp (N,). Raises ValueError for a label outside [0, C), naming it and its row."""
-    _check_labels(labels, logits.shape[1])
+    check_labels(labels, logits.shape[1])
     largest = logits.max(axis=1)
     shift = np.where(np.isfinite(largest), largest, 0)  # inf - inf would be NaN
     total = np.exp(logits - shift[:, None]).sum(axis=1)
@@ -29,10 +31,3 @@ def backward(dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -
     dlogits[np.arange(len(labels)), labels] -= 1
     dlogits *= dlosses[:, None]
     return dlogits
-
-
-def _check_labels(labels: Array, classes: int) -> None:
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(f"cross_entropy: label {labels[row]} at row {row} is outside [0, {classes})")

@@ -1,0 +1,21 @@
+"""Labels that name no class: the check on the host, and the error that every device raises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def check_labels(labels: NDArray[Any], classes: int) -> None:
+    """Raises ValueError for the first label (N,) outside [0, classes), naming it and its row."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise label_error(int(labels[wrong[0]]), int(wrong[0]), classes)
+
+
+def label_error(label: int, row: int, classes: int, launch: int | None = None) -> ValueError:
+    """The error for a label outside [0, classes); ``launch`` counts the losses computed on the device, from 1."""
+    where = "" if launch is None else f" (in loss number {launch} computed on this device)"
+    return ValueError(f"cross_entropy: label {label} at row {row} is outside [0, {classes}){where}")
