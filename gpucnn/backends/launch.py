@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +44,28 @@ class Launch:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     shared_mem: int
+
+
+class LaunchRecords:
+    """What both engines are besides: ``record()`` lists the launches made while it is open."""
+
+    def __init__(self) -> None:
+        self._records: list[list[Launch]] = []
+
+    @contextmanager
+    def record(self) -> Iterator[list[Launch]]:
+        """``with engine.record() as launches:`` lists what is launched meanwhile."""
+        launches: list[Launch] = []
+        self._records.append(launches)
+        try:
+            yield launches
+        finally:
+            self._records = [record for record in self._records if record is not launches]
+
+    def launched(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int, int], shared_mem: int) -> None:
+        """Adds a launch to the records that are open."""
+        for record in self._records:
+            record.append(Launch(kernel, grid, block, shared_mem))
 
 
 class Launcher:
@@ -73,7 +96,7 @@ class Launcher:
         kernel and argument.
         """
         kernel = self._bound.get((source, name)) or self._bind(source, name)
-        kernel.launch(_three(grid), _three(block), args, shared_mem)
+        kernel.launch(three_sizes(grid), three_sizes(block), args, shared_mem)
 
     def declaration(self, source: str, name: str) -> Declaration:
         """The declaration of a kernel. Raises FileNotFoundError and ValueError, listing what there is."""
@@ -89,7 +112,8 @@ class Launcher:
         return bound
 
 
-def _three(size: int | Sequence[int]) -> tuple[int, int, int]:
+def three_sizes(size: int | Sequence[int]) -> tuple[int, int, int]:
+    """A grid's or a block's (x, y, z); sizes that are left out are 1. Raises ValueError for more than three."""
     sizes = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
     if not 1 <= len(sizes) <= 3:
         raise ValueError(f"a grid or a block has one to three sizes, got {size!r}")

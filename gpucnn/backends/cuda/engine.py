@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,21 @@ from gpucnn.backends.cuda import compiler, driver
 from gpucnn.backends.cuda.cache import KernelCache
 from gpucnn.backends.cuda.memory import tracker
 from gpucnn.backends.declarations import Declaration
-from gpucnn.backends.launch import Launch, address
+from gpucnn.backends.launch import LaunchRecords, address
 
 SHARED_WITHOUT_ASKING = 48 * 1024  # bytes; a kernel that wants more dynamic shared memory has to say so first
 TABLES_KEPT = 64
 NULL = np.uint64(0)  # a null pointer: CuPy up to 13 passes None as whatever is in memory (cupy/cupy#9046)
 
 
-class CudaEngine:
+class CudaEngine(LaunchRecords):
     """The GPU number ``index``. Making one imports CuPy; the context comes with the first array or launch.
 
     Raises RuntimeError with the reason where that GPU cannot be used.
     """
 
     def __init__(self, index: int = 0) -> None:
+        super().__init__()
         driver.require(index)
         import cupy
 
@@ -39,7 +39,6 @@ class CudaEngine:
         self.architecture = compiler.architecture_of(driver.devices()[index].capability)
         self._modules: dict[Path, Any] = {}
         self._tables: OrderedDict[tuple[int, bytes], Any] = OrderedDict()
-        self._records: list[list[Launch]] = []
         self._lock = threading.RLock()
         tracker.install(cupy)
 
@@ -90,26 +89,6 @@ class CudaEngine:
                 self._tables.move_to_end(key)
         return table
 
-    @contextmanager
-    def record(self) -> Iterator[list[Launch]]:
-        """``with engine.record() as launches:`` lists what is launched meanwhile."""
-        launches: list[Launch] = []
-        self._records.append(launches)
-        try:
-            yield launches
-        finally:
-            self._records = [record for record in self._records if record is not launches]
-
-    def launched(self, launch: Launch) -> None:
-        """Add to the records that are open."""
-        for record in self._records:
-            record.append(launch)
-
-    @property
-    def recording(self) -> bool:
-        """Whether a record is open."""
-        return bool(self._records)
-
 
 class _CudaKernel:
     def __init__(self, engine: CudaEngine, declaration: Declaration) -> None:
@@ -125,8 +104,7 @@ class _CudaKernel:
         engine = self.engine
         if self.raw is None:
             self.raw = engine.load(self.declaration)
-        if engine.recording:
-            engine.launched(Launch(self.declaration.name, grid, block, shared_mem))
+        engine.launched(self.declaration.name, grid, block, shared_mem)
         if self.current_device() == engine.index:
             self._run(grid, block, args, shared_mem)
         else:

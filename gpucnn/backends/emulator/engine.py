@@ -30,7 +30,7 @@ from gpucnn.backends.declarations import Declaration, declarations, included_fil
 from gpucnn.backends.emulator import build, faults
 from gpucnn.backends.emulator import runtime as rt
 from gpucnn.backends.emulator.arguments import Packed
-from gpucnn.backends.launch import Launch
+from gpucnn.backends.launch import LaunchRecords, three_sizes
 
 Kernel = Callable[..., None]
 Results = list["np.ndarray[Any, Any] | None"]
@@ -49,7 +49,7 @@ ORDER_NAMES = ("forward", "reversed", "shuffled")
 SHARED_KIB = {50: 48, 61: 48, 70: 96, 75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 
 
-class EmulatorEngine:
+class EmulatorEngine(LaunchRecords):
     """Runs kernels on NumPy arrays with the system's C++ compiler; no GPU and no CUDA needed.
 
     ``mode`` ("strict" or "fast") and ``arch`` (80 stands for sm_80) default to what GPUCNN_EMULATOR and
@@ -64,6 +64,7 @@ class EmulatorEngine:
     def __init__(
         self, mode: str | None = None, arch: int | None = None, timeout: float | None = None, seed: int = 0
     ) -> None:
+        super().__init__()
         if mode not in (None, "strict", "fast"):
             raise ValueError(f"EmulatorEngine: mode must be 'strict' or 'fast', got {mode!r}")
         if arch is not None and arch not in SHARED_KIB:
@@ -72,7 +73,6 @@ class EmulatorEngine:
         build.find_compiler()
         self._mode, self._arch, self.timeout, self.seed = mode, arch, timeout, seed
         self._exact = False
-        self._records: list[list[Launch]] = []
 
     @property
     def mode(self) -> str:
@@ -93,16 +93,6 @@ class EmulatorEngine:
     def kernel(self, declaration: Declaration) -> Kernel:
         """The kernel as a function ``kernel(grid, block, args, shared_mem=0)``; compiled at its first launch."""
         return EmulatedKernel(self, declaration)
-
-    @contextlib.contextmanager
-    def record(self) -> Iterator[list[Launch]]:
-        """Within it, every launch is appended to the list that it gives: kernel, grid, block, shared_mem."""
-        launches: list[Launch] = []
-        self._records.append(launches)
-        try:
-            yield launches
-        finally:
-            self._records = [known for known in self._records if known is not launches]
 
     @contextlib.contextmanager
     def exact_ends(self) -> Iterator[None]:
@@ -142,13 +132,12 @@ class EmulatedKernel:
         ``args`` holds, for each parameter, a number, a C-contiguous NumPy array or None (a null pointer), a
         list of arrays (a table), or a struct's value. Raises an EmulatorFault for what the kernel does wrong.
         """
-        three, threads = _sizes(grid), _sizes(block)
+        three, threads = three_sizes(grid), three_sizes(block)
         engine = self.engine
         mode, arch = engine.mode, engine.arch
         library, entry = self._compile(mode, arch)
         self._check_resources(library, three, threads, shared_mem, arch)
-        for launches in engine._records:
-            launches.append(Launch(self.declaration.name, three, threads, shared_mem))
+        engine.launched(self.declaration.name, three, threads, shared_mem)
         packed = Packed(self.declaration, args, engine._exact)
         launch = rt.Launch(
             enter=entry, arguments=ctypes.addressof(packed.pointers), arrays=packed.arrays,
@@ -259,12 +248,6 @@ class EmulatedKernel:
             f"{difference} differs between threads and blocks run forward and run {order}: a race"
             " (a barrier is missing, or two threads write one element)",
         )
-
-
-def _sizes(size: Sequence[int] | int) -> tuple[int, int, int]:
-    sizes = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
-    x, y, z = (*map(int, sizes), 1, 1, 1)[:3] if len(sizes) <= 3 else (0, 0, 0)
-    return x, y, z
 
 
 def _subscript(buffer: Any, element: int) -> str:
