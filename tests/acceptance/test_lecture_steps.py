@@ -61,6 +61,25 @@ def test_two_runs_are_bit_identical(device: str) -> None:
         np.testing.assert_array_equal(weight, other)
 
 
+def test_no_bit_depends_on_the_number_of_threads() -> None:
+    """gpucnn's own and BLAS's, on the cpu."""
+    from threadpoolctl import threadpool_limits
+
+    from gpucnn.backends.numpy import threads
+
+    before = threads.thread_count()
+    try:
+        for count in (1, 2, 5):
+            threads.set_thread_count(count)
+            with threadpool_limits(limits=count, user_api="blas"):
+                losses, weights = train("cpu")
+            assert losses == first_run("cpu")[0]
+            for weight, other in zip(weights, first_run("cpu")[1], strict=True):
+                np.testing.assert_array_equal(weight, other)
+    finally:
+        threads.set_thread_count(before)
+
+
 @pytest.mark.parametrize("device", ["emulated", GPU])
 def test_a_step_runs_on_the_projects_kernels(device: str) -> None:
     """Every primitive is one of kernels/, and the optimizer is one launch over all parameters."""

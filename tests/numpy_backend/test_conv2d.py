@@ -55,8 +55,8 @@ def test_many_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int) -> No
 
 
 NAMED = {
-    "lecture conv1": Conv2dGeometry.of((9, 3, 24, 24), (64, 3, 5, 5), padding="same"),
-    "lecture conv2": Conv2dGeometry.of((5, 64, 12, 12), (64, 64, 5, 5), padding="same"),
+    "lecture conv1": Conv2dGeometry.of((4, 3, 24, 24), (64, 3, 5, 5), padding="same"),
+    "lecture conv2": Conv2dGeometry.of((2, 64, 12, 12), (64, 64, 5, 5), padding="same"),
     "pointwise": Conv2dGeometry.of((5, 24, 7, 9), (40, 24, 1, 1)),
     "pointwise, strided": Conv2dGeometry.of((3, 24, 7, 9), (40, 24, 1, 1), stride=2),
     "pointwise, padded": Conv2dGeometry.of((3, 8, 7, 9), (12, 8, 1, 1), padding=2),

@@ -14,7 +14,7 @@ import pytest
 
 from gpucnn import training
 from gpucnn.viz import curves
-from tests.training.training_support import contents, lines, small
+from tests.training.training_support import Recorder, contents, lines, small
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -57,7 +57,7 @@ def test_killed_again_and_again_at_random_moments(whole, tmp_path):
     for attempt in range(4):
         process = _start("start" if attempt == 0 else "resume", folder)
         _wait_for(process, "step")
-        time.sleep(generator.uniform(0, 0.25))
+        time.sleep(generator.uniform(0, 0.15))  # so that even the fourth has steps left: a run sleeps for 0.64 s in all
         process.kill()
         process.communicate()
         assert not [p for p in folder.iterdir() if p.name == "checkpoint.safetensors" and p.stat().st_size == 0]
@@ -105,6 +105,37 @@ def test_a_second_ctrl_c_does_not_wait(monkeypatch, tmp_path):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("moment", "step", "evaluated"), [("evaluating", 10, 2), ("end_epoch", 10, 6), ("step", 4, 0)])
+def test_a_signal_stops_the_run_at_the_next_occasion(monkeypatch, tmp_path, moment, step, evaluated):
+    """After the step that is under way, after the batch of an evaluation, after the lines of an epoch."""
+
+    class Signals(Recorder):
+        def step(self, *args) -> None:
+            super().step(*args)
+            if moment == "step" and len(self.steps) == 4:
+                signal.raise_signal(signal.SIGINT)
+
+        def evaluating(self, done: int, total: int) -> None:
+            super().evaluating(done, total)
+            if moment == "evaluating" and done == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        def end_epoch(self, record) -> None:
+            super().end_epoch(record)
+            if moment == "end_epoch":
+                signal.raise_signal(signal.SIGINT)
+
+    progress = Signals()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(training.TrainingInterrupted, match=f"stopped by Ctrl-C after step {step}"):
+            training.train(small(), out=tmp_path / "run", progress=progress)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (len(progress.steps), len(progress.evaluations)) == (step, evaluated)
+    assert training.train(resume=tmp_path / "run").steps == 20
 
 
 def test_handlers_are_as_they_were_after_a_run(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,32 @@ def test_dropout_goes_on_where_it_was(tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+def test_the_seconds_of_an_epoch_go_on_where_they_were():
+    def trainer() -> training.Trainer:
+        model = _network()
+        return training.Trainer(model, _loaders()[0], None, optim.SGD(model.parameters(), lr=0.1))
+
+    state = trainer().state_dict()
+    resumed = trainer()
+    resumed.load_state_dict({**state, "epoch_seconds": 1000.0})
+    assert resumed.state_dict()["epoch_seconds"] == 1000
+    first, second = resumed.run(2)
+    assert 1000 < first.train_seconds < 1100 and second.train_seconds < 100
+    assert first.examples_per_second == pytest.approx(37 / first.train_seconds)
+
+
+def test_the_time_that_is_left_counts_examples_and_evaluations():
+    model = _network()
+    trainer = training.Trainer(model, *_loaders(), optim.SGD(model.parameters(), lr=0.1))
+    assert trainer.seconds_left() is None
+    trainer.epochs, trainer.epoch = 3, 1
+    trainer.epoch_metrics.add(1.0, 0, 20)
+    trainer.speed = SimpleNamespace(examples_per_second=10.0)
+    assert trainer.seconds_left() == pytest.approx((2 * 37 - 20) / 10)
+    trainer._evaluation_seconds = 7.0
+    assert trainer.seconds_left() == pytest.approx((2 * 37 - 20) / 10 + 2 * 7)
+
+
 def test_evaluation_leaves_model_and_average_as_they_were():
     _, test = _loaders()
     model = _network()
@@ -303,3 +330,14 @@ def test_speed_counts_while_the_clock_runs(monkeypatch):
         speed.stop()
         now[0] += 1000  # an evaluation
     assert speed.examples_per_second == pytest.approx(100) and speed.seconds == pytest.approx(6)
+
+
+def test_speed_is_that_of_the_last_ten_seconds(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    speed = loop.Speed()
+    speed.start()
+    for examples in [1] * 30 + [100] * 11:
+        now[0] += 1
+        speed.add(examples)
+    assert speed.examples_per_second == pytest.approx(100) and speed.seconds == pytest.approx(41)
