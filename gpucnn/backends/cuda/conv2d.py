@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpucnn.backends.base import Array
 from gpucnn.backends.cuda import split_k
+from gpucnn.backends.cuda.grids import ENOUGH_TILES, THREADS, TILE_THREADS, blocks, ceil_div, power_of_two, tiles
 from gpucnn.backends.launch import address
 from gpucnn.geometry import Conv2dGeometry
 
-Array = Any
-
 TILED = "conv2d_simt.cu"
 DIRECT = "conv2d_direct.cu"
-TILE_THREADS = 128
-DIRECT_THREADS = 256
-ENOUGH_BLOCKS = 256  # of the larger tile; with fewer, smaller tiles bring more multiprocessors to work
 FEW_CHANNELS = 4  # in and out of a group: tiles would be nearly empty, the direct kernel is not
 MOST_PIXELS = 1 << 30  # of one tensor, with its padding: kernels count pixels in int
 
@@ -38,8 +35,8 @@ def fprop(
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_fprop_direct", *_direct_shape(rows, g.K), x, w, bias, y, g)
         return y
-    blocks = _tiles(instance, rows, columns) * g.groups
-    backend.launch(TILED, f"conv2d_fprop_{instance}", blocks, TILE_THREADS, x, w, bias, y, g)
+    grid = tiles(instance, rows, columns) * g.groups
+    backend.launch(TILED, f"conv2d_fprop_{instance}", grid, TILE_THREADS, x, w, bias, y, g)
     return y
 
 
@@ -51,14 +48,14 @@ def dgrad(backend: Any, dy: Array, w: Array, g: Conv2dGeometry, instance: str | 
         return dx
     # The rows of a GEMM are the pixels of one phase of the stride; the first phase has the most.
     phases = min(g.stride_h, g.H) * min(g.stride_w, g.W)
-    rows, columns = g.N * -(-g.H // g.stride_h) * -(-g.W // g.stride_w), g.C // g.groups
+    rows, columns = g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.C // g.groups
     instance = instance or _instance(g, rows, columns, phases * g.groups, dy, w, dx)
     _check_instance(instance, g)
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_dgrad_direct", *_direct_shape(g.N * g.H * g.W, g.C), dy, w, dx, g)
         return dx
-    blocks = _tiles(instance, rows, columns) * phases * g.groups
-    backend.launch(TILED, f"conv2d_dgrad_{instance}", blocks, TILE_THREADS, dy, w, dx, g)
+    grid = tiles(instance, rows, columns) * phases * g.groups
+    backend.launch(TILED, f"conv2d_dgrad_{instance}", grid, TILE_THREADS, dy, w, dx, g)
     return dx
 
 
@@ -73,18 +70,17 @@ def wgrad(backend: Any, x: Array, dy: Array, g: Conv2dGeometry, instance: str | 
     dw = backend.empty(g.weight_shape)
     rows, columns, pixels = g.K // g.groups, g.R * g.S * (g.C // g.groups), g.N * g.P * g.Q
     if instance == "direct":
-        blocks = min(-(-dw.size // DIRECT_THREADS), 65535)
-        backend.launch(DIRECT, "conv2d_wgrad_direct", blocks, DIRECT_THREADS, x, dy, dw, g)
+        backend.launch(DIRECT, "conv2d_wgrad_direct", blocks(dw.size), THREADS, x, dy, dw, g)
         return dw
     vector = _vector(g, x, dy, dw)
     if instance is None:
         instance = ("64x128_vec4" if columns > 64 else "64x64_vec4") if vector else "64x64_scalar"
     _check_instance(instance, g)
-    tiles = _tiles(instance, rows, columns) * g.groups
-    split = split_k.choose(pixels, tiles, dw.size)
+    results = tiles(instance, rows, columns) * g.groups
+    split = split_k.choose(pixels, results, dw.size)
     partial = dw if split.parts == 1 else backend.empty((split.parts, *dw.shape))
     kernel = f"conv2d_wgrad_{instance}"
-    backend.launch(TILED, kernel, (tiles, split.parts), TILE_THREADS, x, dy, partial, split.length, g)
+    backend.launch(TILED, kernel, (results, split.parts), TILE_THREADS, x, dy, partial, split.length, g)
     if partial is not dw:
         split_k.reduce(backend, partial, None, dw)
     return dw
@@ -96,7 +92,7 @@ def _instance(g: Conv2dGeometry, rows: int, columns: int, gemms: int, *arrays: A
         return "direct"
     if not _vector(g, *arrays):
         return "64x64_scalar"
-    return "128x64_vec4" if _tiles("128x64", rows, columns) * gemms >= ENOUGH_BLOCKS else "64x64_vec4"
+    return "128x64_vec4" if tiles("128x64", rows, columns) * gemms >= ENOUGH_TILES else "64x64_vec4"
 
 
 def _vector(g: Conv2dGeometry, *arrays: Array) -> bool:
@@ -113,16 +109,11 @@ def _check_instance(instance: str, g: Conv2dGeometry) -> None:
         raise ValueError(f"conv2d: instance {instance} needs C/groups and K/groups divisible by 4, got {g}")
 
 
-def _tiles(instance: str, rows: int, columns: int) -> int:
-    tile_rows, tile_columns = map(int, instance.split("_")[0].split("x"))
-    return -(-rows // tile_rows) * -(-columns // tile_columns)
-
-
 def _direct_shape(pixels: int, channels: int) -> tuple[int, tuple[int, int]]:
     """Grid and block of the direct kernels: channels along x (a power of two), pixels along y."""
-    across = min(1 << (channels - 1).bit_length(), 64)
-    down = DIRECT_THREADS // across
-    return min(-(-pixels // down), 1 << 20), (across, down)
+    across = power_of_two(channels, 1, 64)
+    down = THREADS // across
+    return min(ceil_div(pixels, down), 1 << 20), (across, down)
 
 
 def _check_pixels(operator: str, g: Conv2dGeometry) -> None:

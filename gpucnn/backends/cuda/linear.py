@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gpucnn.backends.base import Array
 from gpucnn.backends.cuda import split_k
+from gpucnn.backends.cuda.grids import ENOUGH_TILES, TILE_THREADS, tiles
 from gpucnn.backends.launch import address
 
-Array = Any
-
-THREADS = 128
-ENOUGH_BLOCKS = 256  # of the larger tile; with fewer, smaller tiles bring more multiprocessors to work
 LARGEST = 1 << 30  # rows, columns or terms: kernels count them in int
 
 
@@ -39,16 +37,16 @@ def _gemm(
         return out
     batch = math.prod(a.shape[:-2])
     instance = instance or _instance(m, n, k, batch, transpose_a, transpose_b, (a, b, out))
-    tiles = _tiles(instance, m, n) * batch
-    split = split_k.choose(k, tiles, out.size)
+    results = tiles(instance, m, n) * batch
+    split = split_k.choose(k, results, out.size)
     whole = split.parts == 1
-    result = out if whole else backend.empty((split.parts, *out.shape))
+    c = out if whole else backend.empty((split.parts, *out.shape))
     kernel = f"gemm_{'nt'[transpose_a]}{'nt'[transpose_b]}_{instance}"
     sizes = (m, n, k, batch, split.length)
     source = "gemm_large.cu" if instance.startswith("128x64") else "gemm.cu"
-    backend.launch(source, kernel, (tiles, split.parts), THREADS, a, b, bias if whole else None, result, *sizes)
+    backend.launch(source, kernel, (results, split.parts), TILE_THREADS, a, b, bias if whole else None, c, *sizes)
     if not whole:
-        split_k.reduce(backend, result, bias, out)
+        split_k.reduce(backend, c, bias, out)
     return out
 
 
@@ -60,9 +58,4 @@ def _instance(
     vector = all(row % 4 == 0 for row in rows_in_memory) and all(address(array) % 16 == 0 for array in arrays)
     if not vector or (transpose_a and transpose_b):  # both transposed is too rare for instances of its own
         return "64x64_scalar"
-    return "128x64_vec4" if _tiles("128x64", m, n) * batch >= ENOUGH_BLOCKS else "64x64_vec4"
-
-
-def _tiles(instance: str, rows: int, columns: int) -> int:
-    tile_rows, tile_columns = map(int, instance.split("_")[0].split("x"))
-    return -(-rows // tile_rows) * -(-columns // tile_columns)
+    return "128x64_vec4" if tiles("128x64", m, n) * batch >= ENOUGH_TILES else "64x64_vec4"
