@@ -108,6 +108,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"linear: input {input.shape} does not fit weight {weight.shape}, expected (..., K) and (N, K)"
         )
+    if not weight.shape[0]:
+        raise ValueError(f"linear: weight {weight.shape} has no rows, expected at least one output")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: bias {bias.shape} does not fit weight {weight.shape}, expected {weight.shape[:1]}")
     rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))

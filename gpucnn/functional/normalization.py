@@ -48,6 +48,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     checks.floating("local_response_norm", input=input)
     if input.ndim < 3:
         raise ValueError(f"local_response_norm: input must be (N, C, ...) of at least 3 axes, got {input.shape}")
+    if input.shape[1] < 1:
+        raise ValueError(f"local_response_norm: input needs at least one channel, got shape {input.shape}")
     if not hasattr(size, "__index__") or int(size) < 1:
         raise ValueError(f"local_response_norm: size must be a positive int, got {size!r}")
     if not k > 0 or not alpha >= 0:

@@ -140,6 +140,7 @@ CASES: dict[str, tuple[Callable[[Callable[..., Any]], Any], type[Exception], str
         ValueError,
         r"linear: input \(2, 3\) does not fit weight \(4, 5\)",
     ),
+    "linear without outputs": (lambda z: F.linear(z(2, 3), z(0, 3)), ValueError, r"weight \(0, 3\) has no rows"),
     "linear bias": (
         lambda z: F.linear(z(2, 5), z(4, 5), z(5)),
         ValueError,
@@ -149,6 +150,7 @@ CASES: dict[str, tuple[Callable[[Callable[..., Any]], Any], type[Exception], str
     "matmul batches": (lambda z: z(2, 3, 4) @ z(3, 4, 5), ValueError, "leading axes .* do not broadcast"),
     "lrn size": (lambda z: F.local_response_norm(z(1, 4, 2, 2), 0), ValueError, "size must be a positive int, got 0"),
     "lrn rank": (lambda z: F.local_response_norm(z(1, 4), 3), ValueError, "at least 3 axes"),
+    "lrn channels": (lambda z: F.local_response_norm(z(1, 0, 2), 3), ValueError, "at least one channel"),
     "lrn k": (lambda z: F.local_response_norm(z(1, 4, 2), 3, k=0.0), ValueError, "expected k > 0"),
     "dropout": (lambda z: F.dropout(z(2), 1.5), ValueError, "p must be a probability, got 1.5"),
     "cross_entropy shapes": (
