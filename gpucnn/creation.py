@@ -39,6 +39,8 @@ def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_gra
     array = np.array(data, dtype=dtype)
     if dtype is None and inferred and array.dtype == np.float64:
         array = array.astype(np.float32)
+    elif dtype is None and inferred and array.dtype == np.int_:
+        array = array.astype(np.int64, copy=False)  # NumPy 1 makes 32 bits of Python's ints on Windows
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: expected numbers, got elements of {array.dtype}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -7,6 +7,7 @@ from typing import Any
 from gpucnn.tensor import Tensor, float32, float64
 
 FORMATS = ("NCHW", "NHWC")
+REDUCTIONS = ("none", "mean", "sum")
 
 
 def tensors(operator: str, **arguments: Any) -> None:
@@ -38,6 +39,12 @@ def data_format(operator: str, value: str) -> None:
     """Raises ValueError unless ``value`` is NCHW or NHWC."""
     if value not in FORMATS:
         raise ValueError(f"{operator}: data_format must be 'NCHW' or 'NHWC', got {value!r}")
+
+
+def reduction(operator: str, value: str) -> None:
+    """Raises ValueError unless ``value`` is none, mean or sum."""
+    if value not in REDUCTIONS:
+        raise ValueError(f"{operator}: reduction must be one of {', '.join(REDUCTIONS)}, got {value!r}")
 
 
 def axis(operator: str, dim: Any, ndim: int) -> int:

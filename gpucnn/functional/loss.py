@@ -9,8 +9,6 @@ from gpucnn.autograd import Function
 from gpucnn.functional import checks
 from gpucnn.tensor import Tensor
 
-REDUCTIONS = ("none", "mean", "sum")
-
 
 class SoftmaxCrossEntropy(Function):
     """log(sum exp(logits)) - logits[label] of each row, then their mean, sum or neither."""
@@ -56,6 +54,5 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
         raise ValueError(f"cross_entropy: expected at least one class, got input {input.shape}")
     if target.dtype.name not in ("int32", "int64"):
         raise TypeError(f"cross_entropy: labels must be int32 or int64, got {target.dtype}")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"cross_entropy: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    checks.reduction("cross_entropy", reduction)
     return SoftmaxCrossEntropy.apply(input, target, reduction)

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn.creation import empty
+from gpucnn.functional import checks
 from gpucnn.geometry import Padding, Pair, padding_amounts, pair
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
@@ -53,8 +54,7 @@ class Conv2d(Module):
             )
         if padding_mode != "zeros":
             raise ValueError(f"Conv2d: padding_mode must be 'zeros', got {padding_mode!r}")
-        if data_format not in ("NCHW", "NHWC"):
-            raise ValueError(f"Conv2d: data_format must be 'NCHW' or 'NHWC', got {data_format!r}")
+        checks.data_format("Conv2d", data_format)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.stride = pair("Conv2d", "stride", stride, 1)

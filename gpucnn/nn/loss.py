@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpucnn import functional as F
+from gpucnn.functional import checks
 from gpucnn.nn.module import Module
 from gpucnn.tensor import Tensor
 
@@ -17,8 +18,7 @@ class CrossEntropyLoss(Module):
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"CrossEntropyLoss: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        checks.reduction("CrossEntropyLoss", reduction)
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

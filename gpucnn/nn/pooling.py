@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpucnn import functional as F
+from gpucnn.functional import checks
 from gpucnn.geometry import Padding, Pair, pair
 from gpucnn.nn.module import Module
 from gpucnn.tensor import Tensor
@@ -99,8 +100,7 @@ def _check(layer: str, kernel_size: Pair, stride: Pair | None, dilation: Pair, d
     if stride is not None:
         pair(layer, "stride", stride, 1)
     pair(layer, "dilation", dilation, 1)
-    if data_format not in ("NCHW", "NHWC"):
-        raise ValueError(f"{layer}: data_format must be 'NCHW' or 'NHWC', got {data_format!r}")
+    checks.data_format(layer, data_format)
 
 
 def _format(data_format: str) -> str:

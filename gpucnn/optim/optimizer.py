@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.autograd import enable_grad
+from gpucnn.nn.state import clear_grad
 from gpucnn.optim.memory import zeros_like
 from gpucnn.tensor import Tensor
 
@@ -92,10 +93,7 @@ class Optimizer:
         """Forgets the gradients of all parameters, or fills them with zeros."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if set_to_none:
-                    parameter.grad = None
-                elif parameter.grad is not None:
-                    parameter.grad.fill_(0)
+                clear_grad(parameter, set_to_none)
 
     # ---- saving ------------------------------------------------------------------------------------------------------
 
