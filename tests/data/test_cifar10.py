@@ -247,12 +247,25 @@ def _link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
     [
         tarfile.TarInfo("../escaped"),
         tarfile.TarInfo("cifar-10-batches-py/../../escaped"),
+        tarfile.TarInfo("/escaped"),
+        tarfile.TarInfo("..\\escaped"),
+        tarfile.TarInfo("C:escaped"),
         _link("cifar-10-batches-py/test_batch", "/etc/passwd", tarfile.SYMTYPE),
         _link("cifar-10-batches-py/test_batch", "../../secret", tarfile.SYMTYPE),
         _link("cifar-10-batches-py/test_batch", "../../secret", tarfile.LNKTYPE),
         _link("cifar-10-batches-py/test_batch", "", tarfile.CHRTYPE),
     ],
-    ids=["parent", "hidden parent", "absolute link", "relative link", "hard link", "device"],
+    ids=[
+        "parent",
+        "hidden parent",
+        "absolute",
+        "backslash",
+        "drive",
+        "absolute link",
+        "relative link",
+        "hard link",
+        "device",
+    ],
 )
 def test_nothing_leaves_the_folder_that_an_archive_is_unpacked_to(tmp_path, member):
     (tmp_path / "secret").write_bytes(b"secret")
