@@ -170,3 +170,18 @@ def test_pytorch_is_measured_in_both_layouts() -> None:
     assert [(one.framework, one.layout) for one in measured.results] == [
         ("gpucnn", "channels_last"), ("PyTorch", "channels_last"), ("PyTorch", "contiguous"),
     ]  # fmt: skip
+
+
+@pytest.mark.peers
+def test_a_step_needs_no_more_memory_than_pytorchs() -> None:
+    """The lecture network at batch 128, each in a process of its own, PyTorch in the layout that takes less."""
+    from gpucnn.bench.contestants import Contestant
+    from gpucnn.bench.memory import peak_memory
+
+    ours, *theirs = (
+        peak_memory(Contestant(framework, "cpu", order), 128)
+        for framework, order in (
+            ("gpucnn", "channels_last"), ("PyTorch", "channels_last"), ("PyTorch", "contiguous"),
+        )
+    )  # fmt: skip
+    assert ours <= min(theirs)

@@ -223,6 +223,16 @@ def test_no_broken_variable_keeps_the_command_line_from_answering(name: str, tmp
     assert f"mend it with: unset {name}\n" in doctor.stdout
 
 
+def test_an_error_of_several_lines_is_told_in_one(gpucnn: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpucnn import training
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise ValueError("not a state:\n  missing: conv1\n\n  unexpected: conv9")
+
+    monkeypatch.setattr(training, "train", fail)
+    assert complaint(gpucnn("train", *SHORT)) == "gpucnn: not a state: missing: conv1 unexpected: conv9\n"
+
+
 def test_traceback_shows_where_an_error_came_from(gpucnn: Command) -> None:
     try:
         with pytest.raises(ValueError, match="nosuch"):

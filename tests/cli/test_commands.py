@@ -112,6 +112,35 @@ def test_eval_agrees_with_the_runs_last_line(gpucnn: Command, run_folder: Path) 
     assert "on the 48 test images of shapes" in told.out
 
 
+def test_eval_takes_the_weights_themselves_when_told_to(gpucnn: Command, tmp_path: Path) -> None:
+    """The lecture network is the one whose recipe has a moving average."""
+    done = gpucnn(
+        "train", "--data", "shapes", "--batch-size", 16, "--epochs", 1, "--train-images", 64, "--out", tmp_path / "run"
+    )
+    assert done.code == 0, done.err
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["test_loss"] != last["average_loss"]
+    for options, kind, loss in (
+        ((), "the moving average of the weights", last["average_loss"]),
+        (("--weights",), "the weights", last["test_loss"]),
+    ):
+        told = gpucnn("eval", tmp_path / "run", *options)
+        assert f"after 1 epoch, {kind}, on the 48 test images" in told.out
+        assert f"loss {loss:.4f}, accuracy" in told.out
+
+
+def test_predict_turns_a_photograph_upright(gpucnn: Command, run_folder: Path, tmp_path: Path) -> None:
+    """A camera stores its picture as the sensor lies, and how to turn it in EXIF's orientation: 6 is a quarter turn."""
+    upright = Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "camera.png", exif=exif)
+    told = gpucnn("predict", *sorted(tmp_path.glob("*.png")), "--run", run_folder, "--quiet", "--top", 10)
+    camera, plain = (line.partition(": ")[2] for line in told.out.splitlines())
+    assert camera == plain
+
+
 def test_eval_and_predict_take_the_newest_run(gpucnn: Command, tmp_path: Path) -> None:
     for name in ("old", "new"):
         assert gpucnn("train", *SHORT, "--out", tmp_path / "runs" / name, "--quiet").code == 0
