@@ -12,7 +12,7 @@ import pytest
 
 from gpucnn import data
 from gpucnn.data import CIFAR10, DataError, NotFoundError
-from gpucnn.data.sources import unpack
+from gpucnn.data.sources import ArchiveSource, unpack
 from tests.data.data_writers import (
     COUNT,
     archive,
@@ -223,6 +223,15 @@ def test_a_truncated_archive_is_an_error(tmp_path, part):
     with pytest.raises(DataError, match="not a whole tar archive"):
         unpack(path, tmp_path / "cache", "cifar-10-batches-py")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_member_larger_than_any_batch_is_not_read(tmp_path):
+    python_folder(tmp_path / "whole", count=2)
+    path = archive(tmp_path / "whole" / "cifar-10-batches-py", tmp_path / "a.tar.gz")
+    size = (tmp_path / "whole" / "cifar-10-batches-py" / "test_batch").stat().st_size
+    assert ArchiveSource([path], ["test_batch"], size).has("test_batch")
+    with pytest.raises(DataError, match=rf"a.tar.gz: .*test_batch: expected at most {size - 1} bytes, found {size}"):
+        ArchiveSource([path], ["test_batch"], size - 1)
 
 
 def test_an_archive_of_something_else_says_what_is_missing(tmp_path):
