@@ -43,9 +43,8 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a network; alone, the lecture network on CIFAR-10 for 10 epochs."""
-    from gpucnn import training
+    from gpucnn import models, training
     from gpucnn.cli.progress import display
-    from gpucnn.training.recipes import canonical_name
 
     output = Output(quiet)
     if device is not None or resume is None:
@@ -69,7 +68,7 @@ def train(
         if out is not None or overwrite:
             raise ValueError("--resume goes on in the run's own folder: leave --out and --overwrite away")
         if model is not None:
-            changes["model"] = canonical_name(model)
+            changes["model"] = models.canonical_name(model)
     else:
         config = training.config_for(model or "lecture", **changes)
     with display(output) as progress:

@@ -6,6 +6,6 @@ an optimizer its ``parameter_groups()``.
 
 from gpucnn.models.lecture import LectureCNN, lecture_cnn
 from gpucnn.models.lenet import LeNet5, lenet5
-from gpucnn.models.registry import create, names, register
+from gpucnn.models.registry import canonical_name, create, names, register
 
-__all__ = ["LeNet5", "LectureCNN", "create", "lecture_cnn", "lenet5", "names", "register"]
+__all__ = ["LeNet5", "LectureCNN", "canonical_name", "create", "lecture_cnn", "lenet5", "names", "register"]

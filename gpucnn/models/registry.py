@@ -10,6 +10,7 @@ from gpucnn.nn import Module
 Build = TypeVar("Build", bound=Callable[..., Module])
 
 _builders: dict[str, Callable[..., Module]] = {}
+_own_names: dict[str, str] = {}  # any name of a network to its own
 
 
 def register(*names: str) -> Callable[[Build], Build]:
@@ -21,7 +22,7 @@ def register(*names: str) -> Callable[[Build], Build]:
         for name in names:
             if name in _builders:
                 raise ValueError(f"models: the name {name!r} is taken")
-            _builders[name] = build
+            _builders[name], _own_names[name] = build, names[0]
         return build
 
     return add
@@ -32,10 +33,15 @@ def names() -> list[str]:
     return sorted(_builders)
 
 
+def canonical_name(name: str) -> str:
+    """The network's own name for any of its names. Raises ValueError for an unknown one, listing the known."""
+    if name not in _builders:
+        raise ValueError(f"unknown model {name!r}; known are {', '.join(names())}")
+    return _own_names[name]
+
+
 def create(name: str, **options: Any) -> Module:
     """A new network with fresh weights; ``options`` go to its class. Raises ValueError for an unknown name, listing the
     known.
     """
-    if name not in _builders:
-        raise ValueError(f"unknown model {name!r}; known are {', '.join(names())}")
-    return _builders[name](**options)
+    return _builders[canonical_name(name)](**options)

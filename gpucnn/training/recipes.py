@@ -13,8 +13,6 @@ from gpucnn.data.transforms import LectureEval, LectureTrain, MNISTNormalize, No
 from gpucnn.nn import Module
 from gpucnn.training.config import Config
 
-_ALIASES = {"lecture": "lecture_cnn"}
-
 _OTHER: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "average_decay": None}
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -41,15 +39,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-DATA = {"lecture_cnn": "cifar10", "lenet5": "mnist"}
+DATA = {"lecture_cnn": models.LectureCNN.data_set, "lenet5": models.LeNet5.data_set}
 """What a model trains on where no data set is named."""
-
-
-def canonical_name(model: str) -> str:
-    """The model's own name for any of its names. Raises ValueError for an unknown one, listing the known."""
-    if model not in models.names():
-        raise ValueError(f"unknown model {model!r}; known are {', '.join(models.names())}")
-    return _ALIASES.get(model, model)
 
 
 def config_for(model: str = "lecture_cnn", **changes: Any) -> Config:
@@ -58,7 +49,7 @@ def config_for(model: str = "lecture_cnn", **changes: Any) -> Config:
     Raises:
         ValueError, TypeError: an unknown model or key, or a value out of range.
     """
-    name = canonical_name(model)
+    name = models.canonical_name(model)
     given = {key: value for key, value in changes.items() if value is not None}
     return Config.from_dict({**RECIPES.get(name, _OTHER), **given, "model": name})
 

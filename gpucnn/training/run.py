@@ -143,7 +143,7 @@ class _Run:
     @classmethod
     def new(cls, config: Config, out: str | Path | None, overwrite: bool, progress: Progress) -> _Run:
         """A run from the start, its folder made."""
-        config = _on_device(dataclasses.replace(config, model=recipes.canonical_name(config.model)))
+        config = _on_device(dataclasses.replace(config, model=models.canonical_name(config.model)))
         check_output(Path(out) if out is not None else default_path(config.model, "data"))
         parts = _find_data(config, progress)
         config = dataclasses.replace(config, data=parts[0].name)
@@ -325,8 +325,8 @@ def load_run(
     file = checkpoint_path(path)
     content = read_checkpoint(file, device="cpu")
     config: Config = content["config"]
-    if model is not None and recipes.canonical_name(model) != config.model:
-        raise ValueError(f"{file}: a checkpoint of {config.model}, not of {recipes.canonical_name(model)}")
+    if model is not None and models.canonical_name(model) != config.model:
+        raise ValueError(f"{file}: a checkpoint of {config.model}, not of {models.canonical_name(model)}")
     classes = tuple(content["classes"])
     network = models.create(config.model, num_classes=len(classes), device=place)
     state = content["trainer"]
