@@ -20,6 +20,8 @@ SYNTHETIC_BATCHES = 4  # turned over, so that no step finds its input still in t
 class Trainer(Protocol):
     """Takes training steps."""
 
+    takes_arrays: bool  # whether ``step`` wants NumPy arrays, and not gpucnn's tensors
+
     def step(self, images: Any, labels: Any) -> Any:
         """One training step on a batch of this trainer's own kind of tensor or array; returns the loss."""
 
@@ -68,6 +70,8 @@ class Contestant:
 
 class GpucnnTrainer:
     """Training steps of the lecture network in gpucnn."""
+
+    takes_arrays = False
 
     def __init__(self, device: str) -> None:
         import gpucnn

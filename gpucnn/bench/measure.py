@@ -159,12 +159,11 @@ def _ready(device: str, batch_size: int) -> Batches:
 
 def _timed(trainer: Any, batches: Batches, steps: int) -> float:
     """Seconds of so many training steps, the making of their batches included; the device has finished at both ends."""
-    takes_arrays = type(trainer).__module__.endswith("torch_networks")
     trainer.synchronize()
     start = time.perf_counter()
     loss: Any = None
     for images, labels in batches(steps):
-        loss = trainer.step(images.data, labels.data) if takes_arrays else trainer.step(images, labels)
+        loss = trainer.step(images.data, labels.data) if trainer.takes_arrays else trainer.step(images, labels)
     trainer.synchronize()
     seconds = time.perf_counter() - start
     if not np.isfinite(float(loss.item())):

@@ -40,7 +40,7 @@ def main(framework: str, device: str, layout: str, batch_size: int) -> int:
 
     trainer = Contestant(framework, device, layout).trainer()
     batches = itertools.islice(itertools.cycle(synthetic_batches(batch_size)), STEPS)
-    if framework == "gpucnn":
+    if not trainer.takes_arrays:
         from gpucnn import tensor
 
         batches = ((tensor(images, device=device), tensor(labels, device=device)) for images, labels in batches)  # type: ignore[assignment]

@@ -26,7 +26,7 @@ LECTURE_ROWS = (
     ("GeForce 940MX", 1190.0),
     ("GeForce 1070", 6500.0),
 )
-LECTURE_I7 = 415.0
+LECTURE_I7 = dict(LECTURE_ROWS)["i7-7500U"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-LEARNING_RATE = 0.1
+from gpucnn.bench.contestants import LEARNING_RATE
+
 WEIGHT_DECAY = 0.004  # on the two hidden linear layers alone
 AVERAGE_DECAY = 0.9999
 
@@ -55,6 +56,8 @@ class LectureTrainer:
         device: "cpu" or "cuda" or "cuda:<index>", PyTorch's names.
         layout: "contiguous" or "channels_last", PyTorch's memory format for weights and images.
     """
+
+    takes_arrays = True
 
     def __init__(self, device: str, layout: str) -> None:
         self.device = torch.device(device)
