@@ -74,9 +74,7 @@ class Backend(ABC):
     def max_pool2d_forward(self, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
         """y (N,P,Q,C), the maximum of each window, and index (N,P,Q,C), its place r*S + s there.
 
-        The first of equals wins, and NaN above all.
-
-        index is uint8 where R*S <= 256, else int32. Padding never wins.
+        The first of equals wins, and NaN above all; padding never does. index is uint8 where R*S <= 256, else int32.
         """
 
     @abstractmethod
@@ -146,10 +144,8 @@ class Backend(ABC):
     def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """losses (N,) = log(sum exp logits[n]) - logits[n, labels[n]], and log_sum_exp (N,), both overflow-safe.
 
-        Logits (N, C).
-
-        labels (N,) are int32 or int64. A label outside [0, C) raises ValueError: at once on ``cpu`` and ``emulated``,
-        at the next host read on ``cuda``, which until then gives NaN for that loss.
+        Logits are (N, C), labels (N,) int32 or int64. A label outside [0, C) raises ValueError: at once on ``cpu`` and
+        ``emulated``, at the next host read on ``cuda``, which until then gives NaN for that loss.
         """
 
     @abstractmethod

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SIDES = {"cifar10": 32, "shapes": 32, "mnist": 28}  # of the images that each data set trains on
 GREY = ("mnist",)
-RUNS = Path("runs")
 BATCH = 128
 
 
@@ -144,7 +143,7 @@ def _with_bytes(picture: Image.Image) -> Image.Image:
 
 def newest_run() -> Path:
     """The run in runs/ that was written to last. Raises ValueError where there is none."""
-    from gpucnn.training.run_folder import CHECKPOINT
+    from gpucnn.training.run_folder import CHECKPOINT, RUNS
 
     checkpoints = sorted(RUNS.glob(f"*/{CHECKPOINT}"), key=lambda file: file.stat().st_mtime)
     if not checkpoints:

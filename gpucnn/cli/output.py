@@ -23,10 +23,6 @@ class Output:
         if not self.quiet:
             print(line, flush=True)
 
-    def warn(self, line: str) -> None:
-        """A line that is shown even under --quiet, on standard error."""
-        print(f"gpucnn: {line}", file=sys.stderr, flush=True)
-
     def result(self, text: str) -> None:
         """What was asked for."""
         print(text, flush=True)

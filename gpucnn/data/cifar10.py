@@ -65,9 +65,7 @@ class CIFAR10(Dataset):
             read, names = _read_binary, binary_names(train)
         images = np.empty((len(names) * images_per_batch, SIDE, SIDE, CHANNELS), dtype=np.uint8)
         labels = np.empty(len(images), dtype=np.int64)
-        for k, name in enumerate(
-            names
-        ):  # one batch at a time: a second copy of them all would double the peak of memory
+        for k, name in enumerate(names):  # one at a time: a second copy of all would double the peak of memory
             here = slice(k * images_per_batch, (k + 1) * images_per_batch)
             pixels, labels[here] = read(source, name, images_per_batch)
             images[here] = pixels.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)

@@ -65,10 +65,7 @@ def fetch(remote: Remote, folder: Path) -> Path:
                 url, known_hash=remote.checksum, fname=remote.name, path=folder, downloader=_Resuming(folder, remote)
             )
             return target
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' exceptions are OSErrors; a wrong checksum is pooch's ValueError
+        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong checksum is a ValueError
             failures.append(f"{url} ({_reason(error)})")
     raise NotFoundError(f"{remote.name}: cannot be downloaded: {'; '.join(failures)}")
 

@@ -30,9 +30,8 @@ class LectureCNN(Module):
         place = {"device": device, "dtype": dtype}
         self.conv1 = Conv2d(3, 64, 5, padding="same", **place)  # 24 x 24 x 64
         self.pool1 = MaxPool2d(3, stride=2, padding="same")  # 12 x 12 x 64; pads bottom and right by one only
-        self.norm1 = LocalResponseNorm(
-            9, alpha=1e-3, beta=0.75, k=1.0
-        )  # tf.nn.lrn(x, 4, bias=1, alpha=0.001 / 9, beta=0.75)
+        # tf.nn.lrn(x, 4, bias=1, alpha=0.001 / 9, beta=0.75)
+        self.norm1 = LocalResponseNorm(9, alpha=1e-3, beta=0.75, k=1.0)
         self.conv2 = Conv2d(64, 64, 5, padding="same", **place)  # 12 x 12 x 64
         self.norm2 = LocalResponseNorm(9, alpha=1e-3, beta=0.75, k=1.0)
         self.pool2 = MaxPool2d(3, stride=2, padding="same")  # 6 x 6 x 64 = 2304

@@ -80,11 +80,8 @@ class Pending:
         if not batches:
             return []
         losses = gpucnn.stack([loss for loss, _, _ in batches]).numpy()
-        if len(batches) == 1:
-            right = batches[0][1].numpy().argmax(axis=1) == batches[0][2].numpy()
-        else:
-            logits = gpucnn.cat([logits for _, logits, _ in batches]).numpy()
-            right = logits.argmax(axis=1) == gpucnn.cat([labels for _, _, labels in batches]).numpy()
+        logits = gpucnn.cat([logits for _, logits, _ in batches]).numpy()
+        right = logits.argmax(axis=1) == gpucnn.cat([labels for _, _, labels in batches]).numpy()
         results, start = [], 0
         for index, (loss, (_, _, labels)) in enumerate(zip(losses.tolist(), batches, strict=True)):
             if not math.isfinite(loss):

@@ -71,7 +71,10 @@ def _record_path(image: Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that others see whole or not at all."""
+    """Write a file that others see whole or not at all.
+
+    It is not synced: what a power cut damages fails its checksum and is compiled again.
+    """
     import tempfile  # slow to import, and seldom needed
 
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}-", dir=path.parent)
