@@ -193,10 +193,15 @@ def test_a_name_that_the_output_cannot_show_is_written_with_escapes(tmp_path: Pa
     assert done.stdout.endswith("\\xe9t\\xe9\n")
 
 
-def test_predict_sees_what_the_network_sees(gpucnn: Command, run_folder: Path, tmp_path: Path) -> None:
-    """A test image, saved as a file, gets the class that the network gives it from memory."""
+def test_predict_sees_what_the_network_sees(
+    gpucnn: Command, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test image, saved as a file, gets the class that the network gives it from memory; the third in a batch of its
+    own."""
     from gpucnn import training
+    from gpucnn.cli import inference
 
+    monkeypatch.setattr(inference, "BATCH", 2)
     images = package.data.Shapes(train=False, count=3)
     loaded = training.load_run(run_folder, "cpu")
     batch, _ = next(iter(loaded.test_loader(images, 3)))
@@ -206,8 +211,8 @@ def test_predict_sees_what_the_network_sees(gpucnn: Command, run_folder: Path, t
     for i, file in enumerate(files):
         Image.fromarray(images[i][0]).save(file)
     told = gpucnn("predict", *files, "--run", run_folder, "--top", 1, "--quiet")
-    assert [line.partition(": ")[2].split()[0] for line in told.out.splitlines()] == [
-        images.classes[k] for k in expected
+    assert [line.rsplit(maxsplit=1)[0] for line in told.out.splitlines()] == [
+        f"{file}: {images.classes[k]}" for file, k in zip(files, expected, strict=True)
     ]
 
 

@@ -29,6 +29,7 @@ class Server:
         self.cuts: list[int] = []
         self.ranges: list[str | None] = []
         self.supports_ranges = True
+        self.tells_length = True
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
         self.thread.start()
@@ -59,7 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.state.supports_ranges else 0
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if self.state.tells_length:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         cut = self.state.cuts.pop(0) if self.state.cuts else len(content)
         self.wfile.write(content[start : start + cut])
@@ -100,6 +102,14 @@ def test_a_download_that_is_cut_off_goes_on_from_there(server, tmp_path):
     assert fetch(_remote(server), tmp_path).read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={kept[1]}-", f"bytes={kept[2]}-"]
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_an_end_that_comes_early_is_noticed_where_the_server_tells_no_length(server, tmp_path):
+    server.tells_length, server.cuts = False, [300_000]
+    with pytest.raises(NotFoundError, match="cut off after 300000 of 1048576 bytes"):
+        fetch(_remote(server), tmp_path)
+    assert fetch(_remote(server), tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=300000-"]
 
 
 def test_a_server_without_ranges_starts_again(server, tmp_path):

@@ -189,20 +189,20 @@ def test_leaving_the_loop_ends_the_thread():
 
 
 def test_the_transform_runs_beside_the_consumer():
-    """Five batches that take 20 ms to prepare and 20 ms to use take little more than six times 20 ms, not ten."""
+    """While batch k is in use, batch k + 1 is being made: the two meet, which they could not one after the other."""
+    meet = threading.Barrier(2, timeout=30)
 
-    class Slow:
+    class Meets:
         def __call__(self, images, seed=0, step=0):
-            time.sleep(0.02)
+            if step:
+                meet.wait()
             return images.astype(np.float32)
 
-    best = np.inf
-    for _ in range(5):
-        started = time.perf_counter()
-        for _ in DataLoader(_dataset(25), 5, transform=Slow(), prefetch=2, device="cpu"):
-            time.sleep(0.02)
-        best = min(best, time.perf_counter() - started)
-    assert best < 0.18
+    loader = DataLoader(_dataset(25), 5, transform=Meets(), prefetch=1, device="cpu")
+    for k, _ in enumerate(loader):
+        if k < 4:
+            meet.wait()
+    assert k == 4 and not meet.broken
 
 
 def test_bad_arguments():
