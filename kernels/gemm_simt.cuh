@@ -208,7 +208,7 @@ __device__ __forceinline__ void gemm_mainloop(SourceA& a, SourceB& b, int stages
 struct Block {
     int first_row, rows;        // of all rows, `rows` exist
     int first_column, columns;
-    int outer;                  // which group, batch or split
+    int outer;                  // which group or batch
 };
 
 // Writes a block's results, plus bias[column] where bias is given. `row_offset(row)` is where a row of the results begins in `out`.

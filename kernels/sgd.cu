@@ -9,9 +9,10 @@
 //
 // The arrays come as tables of pointers. Array t has sizes[t] elements and is cut into chunks of CHUNK;
 // first_chunk[t] counts the chunks of the arrays before it, first_chunk[arrays] all; each array has its own weight
-// decay, for biases commonly have none. Launch: blocks of 256, any grid;
-// a block owns a chunk at a time and finds its array by bisection; thread j owns the chunk's elements j, j + 256, ...
-// No alignment is asked for: parameters may be slices.
+// decay, for biases commonly have none.
+//
+// Launch: blocks of 256, any grid; a block owns a chunk at a time and finds its array by bisection; thread j owns the
+// chunk's elements j, j + 256, ... No alignment is asked for: parameters may be slices.
 
 #include "common.cuh"
 

@@ -1,6 +1,6 @@
 // CUDA C++ for the host's compiler: everything that a file in kernels/ may use, so that it compiles unchanged.
 //
-// A block's threads are fibers of one host thread (runtime.cpp). A thread runs until it waits at a barrier or at a warp
+// A block's threads are fibers of one host thread (native/fibers.cpp). A thread runs until it waits at a barrier or at a warp
 // collective, or until it ends; then the next one in the order of this run goes on. Nothing runs at the same time as
 // anything else, so the plain code below is atomic wherever it does not wait.
 //

@@ -1,4 +1,4 @@
-// What the emulator's runtime (runtime.cpp), the code that stands in for CUDA (cuda.h) and Python (runtime.py) share.
+// What the emulator's runtime (native/), the code that stands in for CUDA (cuda.h) and Python (runtime.py) share.
 #pragma once
 
 #include <stddef.h>
