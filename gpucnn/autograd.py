@@ -143,18 +143,23 @@ class Context:
 
         Raises RuntimeError once freed, or if one was modified in place since.
         """
-        if self._saved is None:
-            raise RuntimeError(
-                f"{self._name}: backward a second time through a graph whose saved tensors are freed;"
-                " pass retain_graph=True to the first backward"
-            )
-        for tensor, version in self._saved:
+        saved = self.alive()
+        for tensor, version in saved:
             if tensor is not None and tensor.version.count != version:
                 raise RuntimeError(
                     f"{self._name}: a tensor of shape {tensor.shape} saved for backward was modified in place"
                     f" (saved at version {version}, now {tensor.version.count})"
                 )
-        return tuple(tensor for tensor, _ in self._saved)
+        return tuple(tensor for tensor, _ in saved)
+
+    def alive(self) -> tuple[tuple[Any, int], ...]:
+        """What was saved, with the versions then. Raises RuntimeError once it is freed."""
+        if self._saved is None:
+            raise RuntimeError(
+                f"{self._name}: backward a second time through a graph whose saved tensors are freed;"
+                " pass retain_graph=True to the first backward"
+            )
+        return self._saved
 
     def mark_non_differentiable(self, *tensors: Any) -> None:
         """Declares outputs (indices, masks) that carry no gradient."""
@@ -334,8 +339,7 @@ def backward(root: Recorded, gradient: Any, retain_graph: bool, zeros: Callable[
 
 def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[Any, ...]:
     """The gradients of a node's arguments, each of the shape and the dtype of its argument."""
-    if node.ctx._saved is None:
-        node.ctx.saved_tensors  # noqa: B018 - raises: the graph is freed
+    node.ctx.alive()
     for index, (shape, dtype) in enumerate(node.outputs):
         if received[index] is None:
             received[index] = zeros(shape, dtype=dtype, device=node.device)

@@ -272,6 +272,25 @@ def test_the_gradient_given_to_backward_is_brought_to_the_dtype_and_off_the_tape
     assert y.grad is not None and not y.grad.requires_grad and y.grad.is_leaf
 
 
+def test_a_gradient_that_repeats_elements_is_copied_for_a_leaf_with_gaps() -> None:
+    """A leaf whose memory is not dense has no order to bring its gradient into, which would copy it anyway."""
+
+    class Total(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.shape = x.shape
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return Tensor(np.broadcast_to(grad.data.copy(), ctx.shape), "cpu")
+
+    x = gpucnn.from_dlpack(np.ones((3, 4))[:, ::2]).requires_grad_()
+    Total.apply(x).backward()
+    Total.apply(x).backward()
+    assert x.grad is not None and x.grad.tolist() == [[2.0, 2.0]] * 3
+
+
 # ---- what is freed ----
 
 
