@@ -22,35 +22,31 @@ def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = Fa
     left = a.swapaxes(-1, -2) if transpose_a else a
     right = b.swapaxes(-1, -2) if transpose_b else b
     out = np.empty(left.shape[:-1] + right.shape[-1:], np.result_type(a, b))
-    if out.ndim > 2:
-        count = math.prod(out.shape[:-2])  # spelled out: an empty array cannot tell
-        lefts, rights, outs = (m.reshape((count, *m.shape[-2:])) for m in (left, right, out))
-        with single_blas_thread:
-            for_each(lambda i: np.matmul(lefts[i], rights[i], out=outs[i]), range(count))
-    else:
-        _product(left, right, out, None)
+    count = math.prod(out.shape[:-2])  # spelled out below: an empty array cannot tell
+    _products(*(m.reshape((count, *m.shape[-2:])) for m in (left, right, out)), None)
     return out
 
 
 def linear_forward(x: Array, w: Array, bias: Array | None) -> Array:
     """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    _product(x, w.T, y, bias)
+    _products(x[None], w.T[None], y[None], bias)
     return y
 
 
-def _product(a: Array, b: Array, out: Array, bias: Array | None) -> None:
-    """out = a b + bias, cut along the longer side of ``out``."""
-    m, n = out.shape
+def _products(a: Array, b: Array, out: Array, bias: Array | None) -> None:
+    """out[i] = a[i] b[i] + bias, each cut along the longer side of ``out[i]``: the same bits in a batch as alone."""
+    count, m, n = out.shape
     tall = m >= n
     size = max(TILE, -(-max(m, n) // TILES))
 
-    def run(span: tuple[int, int]) -> None:
+    def run(item: tuple[int, tuple[int, int]]) -> None:
+        i, span = item
         at = slice(*span)
-        part = out[at] if tall else out[:, at]
-        np.matmul(a[at] if tall else a, b if tall else b[:, at], out=part)
+        part = out[i, at] if tall else out[i, :, at]
+        np.matmul(a[i, at] if tall else a[i], b[i] if tall else b[i, :, at], out=part)
         if bias is not None:
             np.add(part, bias if tall else bias[at], out=part)
 
     with single_blas_thread:
-        for_each(run, spans(max(m, n), size))
+        for_each(run, [(i, span) for i in range(count) for span in spans(max(m, n), size)])
