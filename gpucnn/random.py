@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     INIT = 4
     SAMPLE = 5  # gpucnn.rand, randn and their like
     SHAPES = 6  # the generated data set
+    SPLIT = 7  # images held out of a training set
+    FLIP = 8  # an image's own coin: step is its place in the data set
     USER = 1024
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpucnn.data import transforms
+from gpucnn.data.augment import Augment
 from gpucnn.data.cifar10 import CIFAR10
 from gpucnn.data.dataset import DataError, Dataset
 from gpucnn.data.download import NotFoundError
@@ -10,10 +11,14 @@ from gpucnn.data.loader import DataLoader
 from gpucnn.data.mnist import MNIST
 from gpucnn.data.registry import create, find, names
 from gpucnn.data.shapes import Shapes
+from gpucnn.data.transforms import CIFAR10_MEAN, CIFAR10_STD
 
 __all__ = [
     "CIFAR10",
+    "CIFAR10_MEAN",
+    "CIFAR10_STD",
     "MNIST",
+    "Augment",
     "DataError",
     "DataLoader",
     "Dataset",

@@ -36,8 +36,8 @@ class DataLoader:
         dataset: images and labels.
         batch_size: N; the last batch of an epoch holds what is left.
         shuffle: a new order in each epoch, the permutation of the stream (seed, epoch, SHUFFLE).
-        transform: uint8 (N, H, W, C), seed, step -> float32 (N, H', W', C); step counts batches since epoch 0. Without
-            one, pixels are scaled to [0, 1].
+        transform: uint8 (N, H, W, C), seed, step, epoch, indices -> float32 (N, H', W', C), see
+            :mod:`gpucnn.data.transforms`. Without one, pixels are scaled to [0, 1].
         drop_last: leaves out an epoch's last batch where it is smaller than the others.
         seed: of order and augmentation; ``gpucnn.manual_seed``'s where it is None.
         prefetch: how many batches are prepared ahead, on one background thread; 0 prepares each when it is asked for.
@@ -120,7 +120,8 @@ class DataLoader:
 
     def _make(self, order: NDArray[np.int64], epoch: int, batch: int) -> HostBatch:
         chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        images = self.transform(self.dataset.images[chosen], seed=self.seed, step=epoch * len(self) + batch)
+        step = epoch * len(self) + batch
+        images = self.transform(self.dataset.images[chosen], seed=self.seed, step=step, epoch=epoch, indices=chosen)
         return images, self.dataset.labels[chosen]
 
     def __iter__(self) -> Generator[tuple[Tensor, Tensor], None, None]:

@@ -1,14 +1,21 @@
 """From stored bytes to a network's input, a whole batch at a time.
 
-A transform takes images uint8 (N, H, W, C) and the pair (seed, step), and returns float32 (N, H', W', C),
-C-contiguous. What it draws comes from the Philox stream (seed, step, AUGMENT), row i for image i: batch ``step`` is
-augmented in the same way whatever happened before it, on whichever thread, and a run that is resumed sees what it
-would have seen.
+A transform takes images uint8 (N, H, W, C) and where they come from, and returns float32 (N, H', W', C), C-contiguous:
+
+    seed     of the loader
+    step     batches since the first epoch's beginning
+    epoch    counts from 0
+    indices  int64 (N,), the images' places in the data set; 0 .. N-1 where it is None
+
+What it draws comes from the Philox stream (seed, step, AUGMENT), row i for image i: batch ``step`` is augmented in the
+same way whatever happened before it, on whichever thread, and a run that is resumed sees what it would have seen. What
+must not depend on how images are put into batches is drawn from streams (seed, index, ...) instead
+(``gpucnn/data/augment.py``).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +24,19 @@ from gpucnn.random import Purpose, uniform
 
 Images = NDArray[np.uint8]
 Batch = NDArray[np.float32]
+Indices = NDArray[np.int64]
+AnyFloat = TypeVar("AnyFloat", bound=np.floating)
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+"""Mean and standard deviation of CIFAR-10's training pixels by channel, of 1."""
 
 
 class Transform(Protocol):
-    """images uint8 (N, H, W, C), seed, step -> float32 (N, H', W', C)."""
+    """images uint8 (N, H, W, C), seed, step, epoch, indices int64 (N,) -> float32 (N, H', W', C)."""
 
-    def __call__(self, images: Images, seed: int = 0, step: int = 0) -> Batch: ...
+    def __call__(
+        self, images: Images, seed: int = 0, step: int = 0, epoch: int = 0, indices: Indices | None = None
+    ) -> Batch: ...
 
 
 class Normalize:
@@ -31,20 +45,29 @@ class Normalize:
     In float32: x * (1 / (255 std)) + (-mean / std), the two constants computed in float64 and then rounded.
 
     Raises:
-        ValueError: a std that is not positive.
+        ValueError: a std that is not positive; images that are no uint8 (N, H, W, C), or of other channels than these.
     """
 
     def __init__(self, mean: float | tuple[float, ...] = 0.0, std: float | tuple[float, ...] = 1.0) -> None:
         means, stds = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
         if not np.all(stds > 0):
             raise ValueError(f"Normalize: std must be positive, got {std}")
+        self.mean, self.std = means, stds
         self._scale = (1.0 / (255.0 * stds)).astype(np.float32)
         self._shift = (-means / stds).astype(np.float32)
 
-    def __call__(self, images: Images, seed: int = 0, step: int = 0) -> Batch:
-        batch = images * self._scale
-        batch += self._shift
-        return batch
+    def __call__(
+        self, images: Images, seed: int = 0, step: int = 0, epoch: int = 0, indices: Indices | None = None
+    ) -> Batch:
+        _, _, _, c = checked(images)
+        return affine(images, self.by_channel(self._scale, c), self.by_channel(self._shift, c))
+
+    @staticmethod
+    def by_channel(values: NDArray[AnyFloat], c: int) -> NDArray[AnyFloat]:
+        """One number for all channels, or one a channel, as (C,)."""
+        if values.size not in (1, c):
+            raise ValueError(f"Normalize: mean and std have {values.size} channels, the images {c}")
+        return np.broadcast_to(values, (c,))
 
 
 class MNISTNormalize(Normalize):
@@ -64,8 +87,10 @@ class LectureEval:
     def __init__(self, size: int = 24) -> None:
         self.size = size
 
-    def __call__(self, images: Images, seed: int = 0, step: int = 0) -> Batch:
-        _, h, w, _ = _checked(images, self.size)
+    def __call__(
+        self, images: Images, seed: int = 0, step: int = 0, epoch: int = 0, indices: Indices | None = None
+    ) -> Batch:
+        _, h, w, _ = checked(images, self.size)
         top, left = (h - self.size) // 2, (w - self.size) // 2
         return standardize(images[:, top : top + self.size, left : left + self.size])
 
@@ -90,8 +115,10 @@ class LectureTrain:
             )
         self.size, self.brightness, self.contrast = size, brightness, contrast
 
-    def __call__(self, images: Images, seed: int = 0, step: int = 0) -> Batch:
-        n, h, w, _ = _checked(images, self.size)
+    def __call__(
+        self, images: Images, seed: int = 0, step: int = 0, epoch: int = 0, indices: Indices | None = None
+    ) -> Batch:
+        n, h, w, _ = checked(images, self.size)
         draws = uniform((n, self.DRAWS), (seed, step, Purpose.AUGMENT)).astype(np.float64)
         top = (draws[:, 0] * (h - self.size + 1)).astype(np.int64)
         left = (draws[:, 1] * (w - self.size + 1)).astype(np.int64)
@@ -104,7 +131,8 @@ class LectureTrain:
         )
 
 
-def _checked(images: Images, size: int) -> tuple[int, int, int, int]:
+def checked(images: Images, size: int = 0) -> tuple[int, int, int, int]:
+    """N, H, W, C. Raises ValueError for what is no batch of images, or has no room for a crop of ``size``."""
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(f"transform: expected images uint8 (N, H, W, C), got {images.dtype} {images.shape}")
     n, h, w, c = images.shape
@@ -113,17 +141,39 @@ def _checked(images: Images, size: int) -> tuple[int, int, int, int]:
     return n, h, w, c
 
 
+def affine(images: Images, scale: Batch, shift: Batch) -> Batch:
+    """images * scale + shift, float32 (N, H, W, C), a multiplication and an addition an element.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        scale, shift: float32 (C,) for all images, or (N, C).
+    """
+    n, h, w, c = images.shape
+    rows = images.reshape(n, h, w * c)  # NumPy is several times as fast along W C numbers as along C of them
+    batch = rows * np.tile(scale, w).reshape(-1, 1, w * c)
+    batch += np.tile(shift, w).reshape(-1, 1, w * c)
+    return batch.reshape(n, h, w, c)
+
+
 def crop(
-    images: Images, top: NDArray[np.int64], left: NDArray[np.int64], size: int, flip: NDArray[np.bool_] | None = None
+    images: Images,
+    top: NDArray[np.int64],
+    left: NDArray[np.int64],
+    size: int | tuple[int, int],
+    flip: NDArray[np.bool_] | None = None,
 ) -> Images:
-    """Of image i the ``size`` x ``size`` pixels from (top[i], left[i]) on, mirrored left to right where flip[i]."""
+    """Of image i the ``size`` (rows, columns; one number for both) pixels from (top[i], left[i]) on, mirrored left to
+    right where flip[i]."""
     n, _, _, c = images.shape
-    out = np.empty((n, size, size, c), dtype=np.uint8)
+    height, width = (size, size) if isinstance(size, int) else size
+    pixel = np.dtype(f"V{c}")  # a pixel is moved as one element
+    pixels = np.ascontiguousarray(images).view(pixel)[..., 0]
+    out = np.empty((n, height, width), dtype=pixel)
     mirrored = np.zeros(n, dtype=bool) if flip is None else flip
     for i, (row, column, mirror) in enumerate(zip(top.tolist(), left.tolist(), mirrored.tolist(), strict=True)):
-        window = images[i, row : row + size, column : column + size]
+        window = pixels[i, row : row + height, column : column + width]
         out[i] = window[:, ::-1] if mirror else window
-    return out
+    return out.view(np.uint8).reshape(n, height, width, c)
 
 
 def standardize(

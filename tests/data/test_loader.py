@@ -139,7 +139,7 @@ class _FailsAt:
     def __init__(self, step):
         self.step = step
 
-    def __call__(self, images, seed=0, step=0):
+    def __call__(self, images, seed=0, step=0, epoch=0, indices=None):
         if step == self.step:
             raise RuntimeError(f"transform failed at {step}")
         return images.astype(np.float32)
@@ -159,7 +159,7 @@ class _Counts:
     def __init__(self):
         self.made = 0
 
-    def __call__(self, images, seed=0, step=0):
+    def __call__(self, images, seed=0, step=0, epoch=0, indices=None):
         self.made += 1
         return images.astype(np.float32)
 
@@ -193,7 +193,7 @@ def test_the_transform_runs_beside_the_consumer():
     meet = threading.Barrier(2, timeout=30)
 
     class Meets:
-        def __call__(self, images, seed=0, step=0):
+        def __call__(self, images, seed=0, step=0, epoch=0, indices=None):
             if step:
                 meet.wait()
             return images.astype(np.float32)
