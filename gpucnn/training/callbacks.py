@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from gpucnn.training.loop import EpochRecord, Trainer
+    from gpucnn.training.metrics import StepsRecord
 
 
 class Callback:
     """Called by :class:`~gpucnn.training.loop.Trainer` in the order in which callbacks were given. Exceptions end the
-    run."""
+    run.
+
+    What a callback must remember over a resume it gives in :meth:`state_dict`: that is part of every checkpoint, under
+    the callback's ``name``. Callbacks with a state stand before :class:`~gpucnn.training.checkpoint.Checkpoints`, so
+    that a checkpoint knows what happened up to it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a checkpoint calls this callback's state."""
+        return type(self).__name__
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step, also of a run that is resumed."""
@@ -24,11 +37,48 @@ class Callback:
     def on_read(self, trainer: Trainer) -> None:
         """After the losses of the last steps were read from the device."""
 
+    def on_steps(self, trainer: Trainer, record: StepsRecord) -> None:
+        """After every ``log_steps`` steps, before the last one's :meth:`on_step`: their means."""
+
     def on_evaluation_step(self, trainer: Trainer, done: int, total: int) -> None:
         """After every batch of an evaluation, ``done`` of ``total``."""
 
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         """After an epoch's evaluation; ``trainer.epoch`` counts the epoch already."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """After the last step, also where an exception ended the run."""
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """What :meth:`load_state_dict` needs; None for a callback without a state. A checkpoint is about to be written:
+        what belongs to it must be on the disk before this returns."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the state of a checkpoint, before :meth:`on_start`."""
+
+
+def callback_states(callbacks: Iterable[Callback]) -> dict[str, dict[str, Any]]:
+    """The states of those callbacks that have one, by name."""
+    states = {name: callback.state_dict() for name, callback in _named(callbacks)}
+    return {name: state for name, state in states.items() if state is not None}
+
+
+def load_callback_states(callbacks: Iterable[Callback], states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gives each callback its state of :func:`callback_states`. A callback without one begins anew, and a state
+    without its callback is left aside: a run may be resumed with other callbacks."""
+    for name, callback in _named(callbacks):
+        if name in states:
+            callback.load_state_dict(states[name])
+
+
+def _named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
+    """Each callback with its name; the second of a name is ``name#2``."""
+    seen: Counter[str] = Counter()
+    for callback in callbacks:
+        seen[callback.name] += 1
+        number = seen[callback.name]
+        yield (callback.name if number == 1 else f"{callback.name}#{number}"), callback
 
 
 class Progress(Protocol):

@@ -56,6 +56,23 @@ class Metrics:
         return cls(float(values["loss_sum"]), int(values["correct"]), int(values["examples"]))
 
 
+@dataclass(frozen=True)
+class StepsRecord:
+    """Means over the last ``log_steps`` steps. ``step`` counts steps, ``epoch`` is the same as a fraction of epochs,
+    ``lr`` that of the first group of parameters; accuracy in [0, 1]."""
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float
+    lr: float
+    examples_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, fit for JSON."""
+        return asdict(self)
+
+
 class Pending:
     """Losses and logits that are still on the device. :meth:`read` fetches all of them in three copies."""
 
