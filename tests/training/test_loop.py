@@ -131,7 +131,7 @@ def test_a_loss_that_is_not_finite_names_its_own_step_however_late_it_is_read(re
     train, test = _loaders()
 
     class Poison:
-        def __call__(self, images, seed=0, step=0):
+        def __call__(self, images, seed=0, step=0, epoch=0, indices=None):
             return np.where(step == 6, np.nan, images / 255).astype(np.float32)
 
     train.transform = Poison()

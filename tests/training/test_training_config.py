@@ -89,7 +89,7 @@ def test_every_model_takes_every_data_set(name, shape):
 def test_colour_becomes_grey_and_small_images_get_a_border():
     seen = []
 
-    def keep(images, seed=0, step=0):
+    def keep(images, seed=0, step=0, epoch=0, indices=None):
         seen.append(images)
         return images.astype(np.float32)
 
