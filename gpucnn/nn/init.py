@@ -174,6 +174,44 @@ def _kaiming_std(name: str, tensor: Tensor, a: float, mode: str, nonlinearity: s
     return calculate_gain(nonlinearity, a) / math.sqrt(fan)
 
 
+def orthogonal_(tensor: T, gain: float = 1.0, generator: Generator | None = None) -> T:
+    """A random matrix whose rows, or columns if they are fewer, are orthogonal and of length ``gain``.
+
+    Trailing axes count as one: filters (K, C, R, S) are K rows. The matrix is the Q of a normal one's QR decomposition,
+    signs chosen so that all such matrices are equally likely (Mezzadri, "How to generate random matrices from the
+    classical compact groups", 2007), in float64. Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics
+    of learning in deep linear neural networks", 2013. Raises ValueError for fewer than two axes.
+    """
+    if len(tensor.shape) < 2:
+        raise ValueError(f"orthogonal_: the tensor must have at least two axes, got shape {tuple(tensor.shape)}")
+    if 0 in tensor.shape:
+        return tensor
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    drawn = random.normal((rows, columns), _next_key(generator)).astype(np.float64)
+    q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
+    q = q * np.where(np.diag(r) < 0.0, -gain, gain)
+    return _assign(tensor, (q.T if rows < columns else q).reshape(tensor.shape))
+
+
+def dirac_(tensor: T, groups: int = 1) -> T:
+    """Filters (K, C / groups, R, S), or with one or three axes of space, that pass on their input: 0 but for a 1 in the
+    middle.
+
+    Of every group, output channel i is input channel i for as many as there are of both; the rest is 0. Raises
+    ValueError for another number of axes, and where the groups do not divide K.
+    """
+    if len(tensor.shape) not in (3, 4, 5):
+        raise ValueError(f"dirac_: the tensor must have 3, 4 or 5 axes, got shape {tuple(tensor.shape)}")
+    outputs, inputs, *window = tensor.shape
+    if groups < 1 or outputs % groups:
+        raise ValueError(f"dirac_: the {outputs} output channels must be divisible by groups, got groups={groups}")
+    values, each = np.zeros(tensor.shape), outputs // groups
+    for group in range(groups):
+        for i in range(min(each, inputs)):
+            values[group * each + i, i, *(size // 2 for size in window)] = 1.0
+    return _assign(tensor, values)
+
+
 def _check_std(name: str, std: float) -> None:
     if not (std >= 0.0 and math.isfinite(std)):
         raise ValueError(f"{name}: std must be finite and not negative, got {std}")

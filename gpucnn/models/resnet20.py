@@ -1,0 +1,103 @@
+"""ResNet-20 for CIFAR-10: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section
+4.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn import functional as F
+from gpucnn import nn
+from gpucnn.creation import zeros
+from gpucnn.functional.shape import cat
+from gpucnn.models.registry import register
+from gpucnn.nn import init
+from gpucnn.tensor import Tensor
+
+
+class BasicBlock(nn.Module):
+    """relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))), both convolutions 3 x 3, the first of ``stride``."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        place = {"device": device, "dtype": dtype}
+        self.stride, self.added = stride, channels_out - channels_in
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False, **place)
+        self.norm1 = nn.BatchNorm2d(channels_out, **place)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False, **place)
+        self.norm2 = nn.BatchNorm2d(channels_out, **place)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The paper's option A, without parameters: every ``stride``-th pixel, and channels of zeros added at the
+        end.
+        """
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        if self.added:
+            n, _, h, w = x.shape
+            x = cat([x, zeros(n, self.added, h, w, dtype=x.dtype, device=x.device)], 1)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet20(nn.Module):
+    """One convolution, three stages of three blocks, average pooling, one linear layer: (N, 3, 32, 32) to logits
+    (N, num_classes).
+
+    269,722 parameters for 10 classes. ``depth`` = 6 ``blocks`` + 2 layers: 3 blocks a stage make 20. Weights are normal
+    with standard deviation sqrt(2 / fan_in) as the paper's [13] (He and others, "Delving deep into rectifiers") has
+    them; biases are 0.
+    """
+
+    input_shape = (3, 32, 32)
+    data_set = "cifar10"
+    weight_decay = 1e-4
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        device: Any = None,
+        dtype: Any = None,
+        blocks: int = 3,
+        widths: tuple[int, int, int] = (16, 32, 64),
+    ) -> None:
+        super().__init__()
+        place = {"device": device, "dtype": dtype}
+        self.conv = nn.Conv2d(self.input_shape[0], widths[0], 3, padding=1, bias=False, **place)
+        self.norm = nn.BatchNorm2d(widths[0], **place)
+        self.stage1 = self._stage(widths[0], widths[0], blocks, 1, place)  # 32 x 32 x 16
+        self.stage2 = self._stage(widths[0], widths[1], blocks, 2, place)  # 16 x 16 x 32
+        self.stage3 = self._stage(widths[1], widths[2], blocks, 2, place)  # 8 x 8 x 64
+        self.linear = nn.Linear(widths[2], num_classes, **place)
+        self.reset_parameters()
+
+    @staticmethod
+    def _stage(channels_in: int, channels_out: int, blocks: int, stride: int, place: dict[str, Any]) -> nn.Sequential:
+        first = BasicBlock(channels_in, channels_out, stride, **place)
+        return nn.Sequential(first, *(BasicBlock(channels_out, channels_out, 1, **place) for _ in range(blocks - 1)))
+
+    def reset_parameters(self) -> None:
+        """Draws all weights again."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                init.kaiming_normal_(module.weight, nonlinearity="relu")
+        init.zeros_(self.linear.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.conv(images)))
+        x = self.stage3(self.stage2(self.stage1(x)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
+
+    def parameter_groups(self, weight_decay: float = weight_decay) -> list[dict[str, Any]]:
+        """For an optimizer: one group of all parameters, as in the paper."""
+        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
+
+
+@register("resnet20")
+def resnet20(num_classes: int = 10, device: Any = None, dtype: Any = None, **options: Any) -> ResNet20:
+    """A new :class:`ResNet20`."""
+    return ResNet20(num_classes, device, dtype, **options)
