@@ -19,6 +19,7 @@ from typing import Any
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 
 Array = Any  # numpy.ndarray or cupy.ndarray; the two share no base class
+BatchStatistics = tuple[Array, Array | None, Array]  # mean, its remainder (None for 0) and variance, each (C,)
 RandomKey = tuple[int, int, int]  # (seed, step, purpose) of one Philox stream, see gpucnn/random.py
 
 
@@ -136,6 +137,40 @@ class Backend(ABC):
 
     @abstractmethod
     def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
+    def batch_norm_statistics(
+        self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
+    ) -> BatchStatistics:
+        """mean, what rounding took from it, and variance (divided by the count), each (C,), of x (..., C) by channel.
+
+        Updates the running arrays (C,) in place: running = (1 - momentum) * running + momentum * value, the variance's
+        value being the unbiased one. x holds two rows at least, or none.
+        """
+        raise NotImplementedError("batch_norm_statistics")
+
+    def batch_norm_forward(
+        self, x: Array, statistics: BatchStatistics, weight: Array | None, bias: Array | None, eps: float
+    ) -> Array:
+        """y = (x - mean) / sqrt(var + eps) * weight + bias, by channel; x is (..., C), C-contiguous."""
+        raise NotImplementedError("batch_norm_forward")
+
+    def batch_norm_backward(
+        self,
+        dy: Array,
+        x: Array,
+        statistics: BatchStatistics,
+        weight: Array | None,
+        eps: float,
+        training: bool,
+        needs: tuple[bool, bool, bool],
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """dx (..., C), dweight (C,) and dbias (C,), each None where ``needs`` is false.
+
+        dbias = sum of dy, dweight = sum of dy z with z = (x - mean) / sqrt(var + eps), and dx = weight / sqrt(var +
+        eps) * dy; where ``training``, mean and variance were x's own, and dy - dbias / rows - z * dweight / rows stands
+        in the place of dy there.
+        """
+        raise NotImplementedError("batch_norm_backward")
+
         """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
 
     # ---- loss ----

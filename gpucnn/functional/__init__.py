@@ -6,12 +6,13 @@ from gpucnn.functional.convolution import conv2d
 from gpucnn.functional.dropout import dropout
 from gpucnn.functional.linear import linear, matmul
 from gpucnn.functional.loss import cross_entropy
-from gpucnn.functional.normalization import local_response_norm
+from gpucnn.functional.normalization import batch_norm, local_response_norm
 from gpucnn.functional.pooling import avg_pool2d, max_pool2d
 from gpucnn.functional.shape import flatten
 
 __all__ = [
     "avg_pool2d",
+    "batch_norm",
     "conv2d",
     "cross_entropy",
     "dropout",

@@ -1,7 +1,9 @@
-"""Local response normalisation."""
+"""Local response normalisation and batch normalisation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from gpucnn import layout
@@ -36,6 +38,111 @@ class LocalResponseNorm(Function):
         dy, x_data = _channels_last(grad.data), _channels_last(x.data)
         dx = grad.backend.lrn_backward(dy, x_data, ctx.scale, *ctx.constants)
         return Tensor(_channels_second(dx), grad.device), None, None, None, None
+
+
+class BatchNorm(Function):
+    """(x - mean) / sqrt(var + eps) * weight + bias by channel, mean and variance x's own where ``training``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        running = running_mean, running_var
+        data = _channels_last(x.data)
+        if training:
+            arrays = [None if r is None else layout.contiguous(r.data) for r in running]
+            ctx.statistics = x.backend.batch_norm_statistics(data, *arrays, momentum)
+            for tensor, array in zip(running, arrays, strict=True):
+                if tensor is not None:
+                    if array is not tensor.data:
+                        tensor.data[...] = array
+                    tensor.modified()
+        ctx.save_for_backward(x, weight, *((None, None) if training else running))
+        ctx.training, ctx.eps = training, eps
+        y = x.backend.batch_norm_forward(data, _statistics(ctx, running), _array(weight), _array(bias), eps)
+        return Tensor(_channels_second(y), x.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, *running = ctx.saved_tensors
+        given = grad.backend.batch_norm_backward(
+            _channels_last(grad.data),
+            _channels_last(x.data),
+            _statistics(ctx, running),
+            _array(weight),
+            ctx.eps,
+            ctx.training,
+            ctx.needs_input_grad[:3],
+        )
+        dx, dweight, dbias = given
+        grads = (None if dx is None else _channels_second(dx), dweight, dbias)
+        return *(None if g is None else Tensor(g, grad.device) for g in grads), None, None, None, None, None
+
+
+def _statistics(ctx: Any, running: Sequence[Tensor | None]) -> Any:
+    """What the primitives normalise with: those of this batch, or the running ones."""
+    return ctx.statistics if ctx.training else (_array(running[0]), None, _array(running[1]))
+
+
+def _array(tensor: Tensor | None) -> Any:
+    return None if tensor is None else layout.contiguous(tensor.data)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(input - mean) / sqrt(var + eps) * weight + bias for each channel of an input (N, C) or (N, C, ...).
+
+    While ``training``, mean and variance are those of the input over all axes but the channels', and the running ones
+    (C,), where given, are updated in place: running = (1 - momentum) * running + momentum * new, with the unbiased
+    variance. Else the running ones are used. An input without elements leaves them as they are. Source: Ioffe,
+    Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift" (2015).
+
+    Raises ValueError for one value a channel while training, for sizes that disagree, for running statistics that are
+    missing in evaluation or of which one is given, and for eps <= 0 (< 0 in evaluation).
+    """
+    optional = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    checks.floating("batch_norm", input=input, **given)
+    if input.ndim < 2:
+        raise ValueError(f"batch_norm: input must be (N, C) or (N, C, ...), got shape {input.shape}")
+    channels = input.shape[1]
+    if not channels:
+        raise ValueError(f"batch_norm: input needs at least one channel, got shape {input.shape}")
+    for name, tensor in given.items():
+        if tensor.shape != (channels,):
+            raise ValueError(
+                f"batch_norm: {name} should contain {channels} elements, one for each channel of input {input.shape},"
+                f" got shape {tensor.shape}"
+            )
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("batch_norm: running_mean and running_var must both be given, or both be None")
+    if running_mean is None and not training:
+        raise ValueError("batch_norm: running_mean and running_var must be given in evaluation (training=False)")
+    if not isinstance(momentum, Real) or not isinstance(eps, Real):
+        raise TypeError(f"batch_norm: momentum and eps must be numbers, got {momentum!r} and {eps!r}")
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"batch_norm: eps must be {'positive' if training else 'at least 0'}, got {eps!r}")
+    size = input.numel()
+    if training and size and size == channels:
+        raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got input {input.shape}")
+    statistics = (None, None) if training and not size else (running_mean, running_var)
+    return BatchNorm.apply(input, weight, bias, *statistics, bool(training), float(momentum), float(eps))
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

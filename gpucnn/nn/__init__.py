@@ -8,13 +8,15 @@ from gpucnn.nn.dropout import Dropout
 from gpucnn.nn.linear import Flatten, Identity, Linear
 from gpucnn.nn.loss import CrossEntropyLoss
 from gpucnn.nn.module import Module
-from gpucnn.nn.normalization import LocalResponseNorm
+from gpucnn.nn.normalization import BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from gpucnn.nn.parameter import Parameter
 from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
 
 __all__ = [
     "AvgPool2d",
     "Conv2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",

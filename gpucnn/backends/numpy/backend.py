@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backends.base import Array, Backend, RandomKey
-from gpucnn.backends.numpy import conv2d, cross_entropy, elementwise, linear, lrn, optimizer, pool2d
+from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
+from gpucnn.backends.numpy import batch_norm, conv2d, cross_entropy, elementwise, linear, lrn, optimizer, pool2d
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 
 
@@ -75,6 +75,28 @@ class NumpyBackend(Backend):
 
     def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         return cross_entropy.forward(logits, labels)
+
+    def batch_norm_statistics(
+        self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
+    ) -> BatchStatistics:
+        return batch_norm.statistics(x, running_mean, running_var, momentum)
+
+    def batch_norm_forward(
+        self, x: Array, statistics: BatchStatistics, weight: Array | None, bias: Array | None, eps: float
+    ) -> Array:
+        return batch_norm.forward(x, statistics, weight, bias, eps)
+
+    def batch_norm_backward(
+        self,
+        dy: Array,
+        x: Array,
+        statistics: BatchStatistics,
+        weight: Array | None,
+        eps: float,
+        training: bool,
+        needs: tuple[bool, bool, bool],
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        return batch_norm.backward(dy, x, statistics, weight, eps, training, needs)
 
     def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
         return cross_entropy.backward(dlosses, logits, labels, log_sum_exp)
