@@ -117,26 +117,6 @@ class Backend(ABC):
         channel).
         """
 
-    @abstractmethod
-    def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
-        """x * keep / (1 - p), C-contiguous, keep drawn from the Philox stream of ``key`` (random.keep_mask);
-        0 <= p < 1.
-
-        The same key gives the same mask, so backward is this function on dy.
-        """
-
-    # ---- matrices ----
-
-    @abstractmethod
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
-        """(..., M, N) of a (..., M, K) and b (..., K, N), both C-contiguous with equal leading axes (none, or one batch
-        axis).
-
-        ``transpose_a``: a is stored (..., K, M); ``transpose_b``: b is stored (..., N, K).
-        """
-
-    @abstractmethod
-    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
     def batch_norm_statistics(
         self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
     ) -> BatchStatistics:
@@ -171,6 +151,26 @@ class Backend(ABC):
         """
         raise NotImplementedError("batch_norm_backward")
 
+    @abstractmethod
+    def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
+        """x * keep / (1 - p), C-contiguous, keep drawn from the Philox stream of ``key`` (random.keep_mask);
+        0 <= p < 1.
+
+        The same key gives the same mask, so backward is this function on dy.
+        """
+
+    # ---- matrices ----
+
+    @abstractmethod
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        """(..., M, N) of a (..., M, K) and b (..., K, N), both C-contiguous with equal leading axes (none, or one batch
+        axis).
+
+        ``transpose_a``: a is stored (..., K, M); ``transpose_b``: b is stored (..., N, K).
+        """
+
+    @abstractmethod
+    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
         """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
 
     # ---- loss ----

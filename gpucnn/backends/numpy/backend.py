@@ -64,18 +64,6 @@ class NumpyBackend(Backend):
     def lrn_backward(self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         return lrn.backward(dy, x, scale, size, alpha, beta, k)
 
-    def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
-        return elementwise.dropout(x, p, key)
-
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
-        return linear.matmul(a, b, transpose_a, transpose_b)
-
-    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
-        return linear.linear_forward(x, w, bias)
-
-    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        return cross_entropy.forward(logits, labels)
-
     def batch_norm_statistics(
         self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
     ) -> BatchStatistics:
@@ -97,6 +85,18 @@ class NumpyBackend(Backend):
         needs: tuple[bool, bool, bool],
     ) -> tuple[Array | None, Array | None, Array | None]:
         return batch_norm.backward(dy, x, statistics, weight, eps, training, needs)
+
+    def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
+        return elementwise.dropout(x, p, key)
+
+    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        return linear.matmul(a, b, transpose_a, transpose_b)
+
+    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
+        return linear.linear_forward(x, w, bias)
+
+    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        return cross_entropy.forward(logits, labels)
 
     def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
         return cross_entropy.backward(dlosses, logits, labels, log_sum_exp)
