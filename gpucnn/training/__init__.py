@@ -5,13 +5,14 @@ from __future__ import annotations
 from gpucnn.training.callbacks import Callback, Progress, Report, Silent
 from gpucnn.training.config import RESUMABLE, Config
 from gpucnn.training.errors import TrainingError, TrainingInterrupted
-from gpucnn.training.loop import EpochRecord, Trainer, evaluate, fit
+from gpucnn.training.fit import fit
+from gpucnn.training.inputs import transforms
+from gpucnn.training.loop import EpochRecord, Trainer, evaluate
 from gpucnn.training.metrics import Metrics
-from gpucnn.training.recipes import RECIPES, config_for, transforms
+from gpucnn.training.recipes import config_for
 from gpucnn.training.run import LoadedRun, Summary, load_run, train
 
 __all__ = [
-    "RECIPES",
     "RESUMABLE",
     "Callback",
     "Config",

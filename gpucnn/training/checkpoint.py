@@ -41,6 +41,10 @@ class Checkpoints(Callback):
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         self.save(trainer)
 
+    def kept(self) -> str:
+        """What there is to go on from, for the message of a run that failed."""
+        return f"the checkpoint of step {self.step} stays: {self.folder.checkpoint}"
+
     def save(self, trainer: Trainer) -> None:
         """Writes the checkpoint, atomically.
 

@@ -1,47 +1,50 @@
-"""The training loop, from the top: a run is epochs, an epoch is steps and an evaluation, a step is six lines."""
+"""The training loop, from the top: a run is epochs, an epoch is steps and an evaluation, a step is a dozen lines."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from gpucnn import random
 from gpucnn.autograd import no_grad
-from gpucnn.data import DataLoader, Dataset
+from gpucnn.data import DataLoader
 from gpucnn.functional import cross_entropy
 from gpucnn.nn import Module
-from gpucnn.optim import SGD, MovingAverage, Optimizer
+from gpucnn.optim import MovingAverage, Optimizer
 from gpucnn.optim.lr_scheduler import LRScheduler
 from gpucnn.tensor import Tensor
-from gpucnn.training import recipes
-from gpucnn.training.callbacks import Callback
+from gpucnn.training import views
+from gpucnn.training.callbacks import Callback, callback_states, load_callback_states
 from gpucnn.training.errors import TrainingError
-from gpucnn.training.metrics import Metrics, NotFiniteError, Pending, Speed
+from gpucnn.training.metrics import Metrics, NotFiniteError, Pending, Speed, StepsRecord
 
 READ_STEPS_CUDA = 20  # reading a loss waits for the GPU, so it is done this seldom there; elsewhere it is free
-WINDOW_STEPS = 50  # steps that one line of the metrics stands for
-
 
 @dataclass
 class EpochRecord:
-    """What is known after an epoch. Accuracies are in [0, 1]; ``test_*`` are of the weights, ``average_*`` of their
-    moving average, both None where there is no test part or no average."""
+    """What is known after an epoch. Accuracies are in [0, 1]; ``val_*`` are of the images held out of the training
+    set, with the moving average of the weights where there is one; ``test_*`` are of the weights, ``average_*`` of
+    their moving average; ``tta_*`` are of the last epoch's test-time augmentation. What there is not is None."""
 
     epoch: int
     step: int
     lr: float
     train_loss: float
     train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
     test_loss: float | None
     test_accuracy: float | None
     average_loss: float | None
     average_accuracy: float | None
+    tta_accuracy: float | None
     examples_per_second: float
     train_seconds: float
     evaluation_seconds: float
+    tta_seconds: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, fit for JSON."""
@@ -49,18 +52,26 @@ class EpochRecord:
 
 
 class Trainer:
-    """Trains ``model`` on the batches of ``train``, and evaluates it on those of ``test`` after each epoch.
+    """Trains ``model`` on the batches of ``train``, and evaluates it after each epoch.
 
     Args:
         model: (N, C, H, W) to logits (N, classes); its parameters are on the device that the loaders deliver to.
         train, test: batches; ``test`` may be None.
-        optimizer: over the model's parameters.
+        optimizer: over the model's parameters; several where sets of them are trained in different ways.
         average: a moving average of the model's parameters, updated after each step; evaluation uses it, besides the
             weights.
-        scheduler: stepped after each epoch.
+        scheduler: of the learning rates, one or several.
         callbacks: called in this order.
         read_steps: how often losses are read from the device; every step on cpu and emulated, every 20 on cuda where
             it is None.
+        val: batches of images held out of the training set, which "best" and early stop look at.
+        schedule_every: "epoch" or "step": when schedulers go on.
+        accumulate: in how many parts a batch goes through the network; their gradients add up.
+        reduction: whether the "mean" or the "sum" of the examples' losses is minimised.
+        label_smoothing: of the training loss; evaluation has none.
+        clip_norm: largest norm of all gradients together.
+        tta: test-time augmentation of the evaluation after the last epoch, see :mod:`gpucnn.training.views`.
+        log_steps: how many steps a line of the metrics stands for.
 
     ``epoch`` counts finished epochs, ``step`` finished steps, ``epoch_metrics`` the epoch's training examples so far.
     """
@@ -70,20 +81,42 @@ class Trainer:
         model: Module,
         train: DataLoader,
         test: DataLoader | None,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Sequence[Optimizer],
         average: MovingAverage | None = None,
-        scheduler: LRScheduler | None = None,
+        scheduler: LRScheduler | Sequence[LRScheduler] | None = None,
         callbacks: Sequence[Callback] = (),
         read_steps: int | None = None,
+        *,
+        val: DataLoader | None = None,
+        schedule_every: str = "epoch",
+        accumulate: int = 1,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        tta: str = "none",
+        log_steps: int = 50,
     ) -> None:
-        self.model, self.train_loader, self.test_loader = model, train, test
-        self.optimizer, self.average, self.scheduler = optimizer, average, scheduler
+        if schedule_every not in ("epoch", "step"):
+            raise ValueError(f"Trainer: schedule_every must be 'epoch' or 'step', got {schedule_every!r}")
+        if accumulate < 1 or log_steps < 1:
+            raise ValueError(f"Trainer: accumulate and log_steps must be positive, got {accumulate} and {log_steps}")
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"Trainer: reduction must be 'mean' or 'sum', got {reduction!r}")
+        if tta not in views.VIEWS:
+            raise ValueError(f"Trainer: tta must be one of {', '.join(views.VIEWS)}, got {tta!r}")
+        self.model, self.train_loader, self.val_loader, self.test_loader = model, train, val, test
+        self.optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        self.schedulers = [scheduler] if isinstance(scheduler, LRScheduler) else list(scheduler or ())
+        self.average = average
         self.callbacks = list(callbacks)
+        self.schedule_every, self.accumulate, self.clip_norm = schedule_every, accumulate, clip_norm
+        self.reduction, self.label_smoothing, self.tta, self.log_steps = reduction, label_smoothing, tta, log_steps
         parameter = next(iter(model.parameters()))
         self.read_steps = read_steps or (READ_STEPS_CUDA if parameter.device.type == "cuda" else 1)
         self.epochs = 0
         self.epoch = 0
         self.step = 0
+        self.stopped: str | None = None  # why the run ended early
         self.trained = False  # whether the epoch's steps are done and only its evaluation is left
         self.epoch_metrics = Metrics()
         self.window_metrics = Metrics()
@@ -91,6 +124,15 @@ class Trainer:
         self.speed = Speed()
         self._pending = Pending()
         self._evaluation_seconds: float | None = None
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first optimizer's first group."""
+        return float(self.optimizers[0].param_groups[0]["lr"])
+
+    def stop(self, reason: str) -> None:
+        """Ends the run after the epoch under way; ``reason`` is for people."""
+        self.stopped = reason
 
     def run(self, epochs: int) -> list[EpochRecord]:
         """Trains until ``epochs`` epochs are finished, counted from the first; returns a record for each finished in
@@ -100,15 +142,21 @@ class Trainer:
             TrainingError: a loss became NaN or infinite; names the step. Besides, whatever a callback raises.
         """
         self.epochs = epochs
-        self._call("on_start")
+        self.stopped = None
         records = []
-        while self.epoch < epochs:
-            if not self.trained:
-                self._train_epoch()
-            record = self._evaluate_epoch()
-            records.append(record)
-            self._call("on_epoch_end", record)
+        try:
+            self._call("on_start")
+            while self.epoch < epochs and self.stopped is None:
+                if not self.trained:
+                    self._train_epoch()
+                record = self._evaluate_epoch()
+                records.append(record)
+                self._call("on_epoch_end", record)
+        finally:
+            self._call("on_end")
         return records
+
+    # ---- training ----
 
     def _train_epoch(self) -> None:
         self.model.train()
@@ -120,6 +168,8 @@ class Trainer:
                     self._train_step(images, labels)
                     if self.step % self.read_steps == 0:
                         self.read()
+                    if self.step % self.log_steps == 0:
+                        self._end_window()
                     self._call("on_step")
             self.read()
         finally:
@@ -127,28 +177,52 @@ class Trainer:
         self.trained = True
 
     def _train_step(self, images: Tensor, labels: Tensor) -> None:
-        logits = self.model(images)
-        loss = cross_entropy(logits, labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        for part, part_labels in self._parts(images, labels):
+            logits = self.model(part)
+            if self.step == 0:
+                _check_classes(logits, self.train_loader)
+            loss = cross_entropy(
+                logits, part_labels, reduction=self.reduction, label_smoothing=self.label_smoothing
+            )
+            share = part_labels.shape[0] / labels.shape[0] if self.reduction == "mean" else 1.0
+            (loss if share == 1.0 else loss * share).backward()
+            self._pending.add(loss, logits, part_labels, self.step + 1, self.reduction == "sum")
+        if self.clip_norm is not None:
+            from gpucnn.nn.utils import clip_grad_norm_
+
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.average is not None:
             self.average.update()
+        if self.schedule_every == "step":
+            self._go_on()
         self.step += 1
-        self._pending.add(loss, logits, labels)
+
+    def _parts(self, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The batch in ``accumulate`` parts, of sizes that differ by one at most."""
+        n, parts = labels.shape[0], min(self.accumulate, labels.shape[0])
+        if parts == 1:
+            return [(images, labels)]
+        ends = [n * k // parts for k in range(parts + 1)]
+        return [(images[a:b], labels[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+
+    def _go_on(self) -> None:
+        for scheduler in self.schedulers:
+            scheduler.step()
 
     def read(self) -> None:
         """Fetches the losses of the steps since the last call. Raises TrainingError for the first that is not
         finite."""
         if not len(self._pending):
             return
-        first = self.step - len(self._pending) + 1
         try:
             results = self._pending.read()
         except NotFiniteError as error:
-            step = first + error.index
             raise TrainingError(
-                f"the loss became {error.value} at step {step} (epoch {self.epoch + 1})", step
+                f"the loss became {error.value} at step {error.step} (epoch {self.epoch + 1})", error.step
             ) from None
         for loss, correct, examples in results:
             self.epoch_metrics.add(loss, correct, examples)
@@ -156,50 +230,76 @@ class Trainer:
             self.speed.add(examples)
         self._call("on_read")
 
+    def _end_window(self) -> None:
+        self.read()
+        window, self.window_metrics = self.window_metrics, Metrics()
+        epoch, speed = self.step / len(self.train_loader), self.speed.examples_per_second
+        self._call("on_steps", StepsRecord(self.step, epoch, window.loss, window.accuracy, self.lr, speed))
+
+    # ---- evaluation ----
+
     def _evaluate_epoch(self) -> EpochRecord:
         started = time.perf_counter()
         try:
-            weights, averaged = self._tested()
+            val, weights, averaged = self._evaluated()
+            self._evaluation_seconds = time.perf_counter() - started
+            with_views, tta_seconds = self._evaluated_with_views()
         except NotFiniteError as error:
             raise TrainingError(
-                f"the loss on the test part became {error.value} after step {self.step} (epoch {self.epoch + 1})",
+                f"the loss of an evaluation became {error.value} after step {self.step} (epoch {self.epoch + 1})",
                 self.step,
             ) from None
-        self._evaluation_seconds = time.perf_counter() - started
         seconds = self.epoch_seconds + self.speed.seconds
         record = EpochRecord(
             epoch=self.epoch + 1,
             step=self.step,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=self.lr,
             train_loss=self.epoch_metrics.loss,
             train_accuracy=self.epoch_metrics.accuracy,
+            val_loss=val.loss if val else None,
+            val_accuracy=val.accuracy if val else None,
             test_loss=weights.loss if weights else None,
             test_accuracy=weights.accuracy if weights else None,
             average_loss=averaged.loss if averaged else None,
             average_accuracy=averaged.accuracy if averaged else None,
+            tta_accuracy=with_views.accuracy if with_views else None,
             examples_per_second=self.epoch_metrics.examples / seconds if seconds else 0.0,
             train_seconds=seconds,
             evaluation_seconds=self._evaluation_seconds,
+            tta_seconds=tta_seconds,
         )
         self.epoch += 1
         self.trained = False
         self.epoch_metrics, self.epoch_seconds, self.speed = Metrics(), 0.0, Speed()
-        if self.scheduler is not None:
-            self.scheduler.step()
+        if self.schedule_every == "epoch":
+            self._go_on()
         return record
 
-    def _tested(self) -> tuple[Metrics | None, Metrics | None]:
-        """The test part with the weights, and with their moving average."""
-        if self.test_loader is None:
-            return None, None
-        if self.average is None:
-            return _evaluate(self.model, self.test_loader, self._watch(0, 1)), None
-        weights = _evaluate(self.model, self.test_loader, self._watch(0, 2))
-        with self.average.applied():
-            return weights, _evaluate(self.model, self.test_loader, self._watch(1, 2))
+    def _evaluated(self) -> tuple[Metrics | None, Metrics | None, Metrics | None]:
+        """The images held out; the test part with the weights, and with their moving average."""
+        again = self.test_loader if self.average is not None else None
+        rounds = _Rounds(self, [part for part in (self.val_loader, self.test_loader, again) if part is not None])
+        val = weights = averaged = None
+        if self.test_loader is not None:
+            weights = _evaluate(self.model, self.test_loader, rounds.watch)
+        with self._averaged_weights():
+            if self.val_loader is not None:
+                val = _evaluate(self.model, self.val_loader, rounds.watch)
+            if self.test_loader is not None and self.average is not None:
+                averaged = _evaluate(self.model, self.test_loader, rounds.watch)
+        return val, weights, averaged
 
-    def _watch(self, done: int, rounds: int) -> Callable[[int, int], None]:
-        return lambda k, n: self._call("on_evaluation_step", done * n + k, rounds * n)
+    def _evaluated_with_views(self) -> tuple[Metrics | None, float | None]:
+        """The test part after the last epoch, several views of each image, and the seconds that it took."""
+        if self.tta == "none" or self.test_loader is None or self.epoch + 1 < self.epochs:
+            return None, None
+        started = time.perf_counter()
+        rounds = _Rounds(self, [self.test_loader])
+        with self._averaged_weights():
+            return _evaluate(self.model, self.test_loader, rounds.watch, self.tta), time.perf_counter() - started
+
+    def _averaged_weights(self) -> Any:
+        return self.average.applied() if self.average is not None else nullcontext()
 
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
@@ -214,18 +314,21 @@ class Trainer:
         examples = epochs_left * self.train_loader.examples - self.epoch_metrics.examples
         return max(examples, 0) / speed + epochs_left * (self._evaluation_seconds or 0.0)
 
+    # ---- saving ----
+
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on bit by bit: weights, optimizer, average, schedule, order of
-        the data, random streams, and the sums of the epoch so far. Reads what is pending first, and so raises
-        TrainingError where :meth:`read` does."""
+        """All that :meth:`load_state_dict` needs to go on bit by bit: weights, optimizers, average, schedules, order
+        of the data, random streams, callbacks, and the sums of the epoch so far. Reads what is pending first, and so
+        raises TrainingError where :meth:`read` does."""
         self.read()
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict() if self.average is not None else None,
-            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "loader": self.train_loader.state_dict(),
             "random": random.default_generator.state_dict(),
+            "callbacks": callback_states(self.callbacks),
             "epoch": self.epoch,
             "step": self.step,
             "trained": self.trained,
@@ -239,42 +342,66 @@ class Trainer:
         KeyError for none."""
         if (state["average"] is None) != (self.average is None):
             raise ValueError("the checkpoint and this run differ in whether they have a moving average")
+        for kind, own in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
+            if len(state[kind]) != len(own):
+                raise ValueError(f"the checkpoint has {len(state[kind])} {kind}, this run {len(own)}")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+        for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
         self.train_loader.load_state_dict(state["loader"])
         random.default_generator.load_state_dict(state["random"])
+        load_callback_states(self.callbacks, state["callbacks"])
         self.epoch, self.step, self.trained = int(state["epoch"]), int(state["step"]), bool(state["trained"])
         self.epoch_metrics = Metrics.from_dict(state["epoch_metrics"])
         self.window_metrics = Metrics.from_dict(state["window_metrics"])
         self.epoch_seconds = float(state["epoch_seconds"])
 
 
-def evaluate(model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None = None) -> Metrics:
+class _Rounds:
+    """Tells callbacks how far an evaluation over several loaders is."""
+
+    def __init__(self, trainer: Trainer, loaders: Sequence[DataLoader]) -> None:
+        self.trainer, self.done = trainer, 0
+        self.total = sum(len(loader) for loader in loaders)
+
+    def watch(self, done: int, total: int) -> None:
+        self.done += 1
+        self.trainer._call("on_evaluation_step", self.done, self.total)
+
+
+def evaluate(
+    model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None = None, tta: str = "none"
+) -> Metrics:
     """Mean cross-entropy and accuracy of ``model`` over one pass of ``loader``; the model's mode is left as it was.
 
-    ``watch(done, total)`` is called after each batch. An evaluation that an exception ends leaves nothing behind.
-    Raises ValueError where the loss is NaN or infinite.
+    ``watch(done, total)`` is called after each batch; ``tta`` averages several views of each image, see
+    :mod:`gpucnn.training.views`. An evaluation that an exception ends leaves nothing behind. Raises ValueError where
+    the loss is NaN or infinite.
     """
     try:
-        return _evaluate(model, loader, watch)
+        return _evaluate(model, loader, watch, tta)
     except NotFiniteError as error:
         raise ValueError(
             f"evaluate: the model's loss is {error.value}: its weights or its input are not finite"
         ) from None
 
 
-def _evaluate(model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None) -> Metrics:
+def _evaluate(
+    model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None, tta: str = "none"
+) -> Metrics:
     totals, pending = Metrics(), Pending()
     training = model.training
     model.eval()
     try:
         with no_grad(), closing(iter(loader)) as batches:
             for k, (images, labels) in enumerate(batches, start=1):
-                logits = model(images)
+                logits = views.logits(model, images, tta)
+                if k == 1:
+                    _check_classes(logits, loader)
                 pending.add(cross_entropy(logits, labels), logits, labels)
                 if len(pending) == READ_STEPS_CUDA or k == len(loader):
                     for result in pending.read():
@@ -286,46 +413,10 @@ def _evaluate(model: Module, loader: DataLoader, watch: Callable[[int, int], Non
     return totals
 
 
-def fit(
-    model: Module,
-    train: DataLoader | Dataset,
-    test: DataLoader | Dataset | None = None,
-    *,
-    epochs: int = 1,
-    batch_size: int = 128,
-    lr: float = 0.05,
-    momentum: float = 0.9,
-    optimizer: Optimizer | None = None,
-    average: MovingAverage | None = None,
-    scheduler: LRScheduler | None = None,
-    callbacks: Sequence[Callback] = (),
-    seed: int | None = None,
-) -> list[EpochRecord]:
-    """Trains ``model`` in one call and returns a record for each epoch. Nothing is written; callbacks can.
-
-    Args:
-        model: the network, on its device.
-        train, test: loaders; or data sets, of which loaders of ``batch_size`` are made that shuffle the training part
-            and apply the model's own augmentation.
-        epochs: passes over ``train``.
-        optimizer: SGD with ``lr`` and ``momentum`` where it is None; ``lr`` and ``momentum`` are not looked at
-        otherwise. average, scheduler, callbacks: see :class:`Trainer`.
-        seed: of order and augmentation; ``gpucnn.manual_seed``'s where it is None.
-
-    Raises:
-        TrainingError: the loss became NaN or infinite.
-    """
-    parameter = next(iter(model.parameters()))
-
-    def loader(part: DataLoader | Dataset, training: bool) -> DataLoader:
-        if isinstance(part, DataLoader):
-            return part
-        transform = recipes.transforms(model, part.name)[0 if training else 1]
-        return DataLoader(part, batch_size, training, transform, seed=seed, device=parameter.device)
-
-    if optimizer is None:
-        groups = model.parameter_groups() if hasattr(model, "parameter_groups") else model.parameters()
-        optimizer = SGD(groups, lr=lr, momentum=momentum)
-    test_loader = loader(test, False) if test is not None else None
-    trainer = Trainer(model, loader(train, True), test_loader, optimizer, average, scheduler, callbacks)
-    return trainer.run(epochs)
+def _check_classes(logits: Tensor, loader: DataLoader) -> None:
+    """Raises ValueError where the network's head and the data set differ in their classes."""
+    classes = len(loader.dataset.classes)
+    if logits.ndim != 2 or logits.shape[1] != classes:
+        raise ValueError(
+            f"the network gives logits {tuple(logits.shape)}, the data set {loader.dataset.name} has {classes} classes"
+        )

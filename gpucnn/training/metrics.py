@@ -14,11 +14,11 @@ from gpucnn.tensor import Tensor
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss that is NaN or infinite; ``index`` is the place of its batch among those that were pending."""
+    """A loss that is NaN or infinite; ``step`` is what its batch was given."""
 
-    def __init__(self, index: int, value: float) -> None:
+    def __init__(self, step: int, value: float) -> None:
         super().__init__(f"loss {value}")
-        self.index = index
+        self.step = step
         self.value = value
 
 
@@ -77,17 +77,17 @@ class Pending:
     """Losses and logits that are still on the device. :meth:`read` fetches all of them in three copies."""
 
     def __init__(self) -> None:
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._batches: list[tuple[Tensor, Tensor, Tensor, int, bool]] = []
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """A batch: its mean loss (), logits (N, classes), labels (N,)."""
-        self._batches.append((loss.detach(), logits.detach(), labels))
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int = 0, summed: bool = False) -> None:
+        """A batch of step ``step``: its mean or ``summed`` loss (), logits (N, classes), labels (N,)."""
+        self._batches.append((loss.detach(), logits.detach(), labels, step, summed))
 
     def read(self) -> list[tuple[float, int, int]]:
-        """(loss, correct, examples) of each batch since the last call.
+        """(mean loss, correct, examples) of each batch since the last call.
 
         Raises:
             NotFiniteError: a loss is NaN or infinite.
@@ -96,15 +96,15 @@ class Pending:
         batches, self._batches = self._batches, []
         if not batches:
             return []
-        losses = gpucnn.stack([loss for loss, _, _ in batches]).numpy()
-        logits = gpucnn.cat([logits for _, logits, _ in batches]).numpy()
-        right = logits.argmax(axis=1) == gpucnn.cat([labels for _, _, labels in batches]).numpy()
+        losses = gpucnn.stack([batch[0] for batch in batches]).numpy()
+        logits = gpucnn.cat([batch[1] for batch in batches]).numpy()
+        right = logits.argmax(axis=1) == gpucnn.cat([batch[2] for batch in batches]).numpy()
         results, start = [], 0
-        for index, (loss, (_, _, labels)) in enumerate(zip(losses.tolist(), batches, strict=True)):
+        for loss, (_, _, labels, step, summed) in zip(losses.tolist(), batches, strict=True):
             if not math.isfinite(loss):
-                raise NotFiniteError(index, loss)
+                raise NotFiniteError(step, loss)
             n = labels.shape[0]
-            results.append((loss, int(right[start : start + n].sum()), n))
+            results.append((loss / n if summed else loss, int(right[start : start + n].sum()), n))
             start += n
         return results
 

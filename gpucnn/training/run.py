@@ -16,16 +16,18 @@ from gpucnn import backends, data, models, random
 from gpucnn.data import DataLoader, Dataset
 from gpucnn.device import Device
 from gpucnn.nn import Module
-from gpucnn.optim import SGD, MovingAverage, tutorial_decay
-from gpucnn.optim.lr_scheduler import StepLR
-from gpucnn.training import recipes
+from gpucnn.optim import MovingAverage, tutorial_decay
+from gpucnn.training import build, recipes
 from gpucnn.training.callbacks import Callback, Progress, Report, Silent
 from gpucnn.training.checkpoint import Checkpoints, read_checkpoint
 from gpucnn.training.config import Config
+from gpucnn.training.early_stop import EarlyStop
 from gpucnn.training.errors import TrainingError, TrainingInterrupted
+from gpucnn.training.inputs import transforms
 from gpucnn.training.interrupts import Interrupts, StopRequested
+from gpucnn.training.loggers import CSVLog, JSONLines, TensorBoard
 from gpucnn.training.loop import EpochRecord, Trainer
-from gpucnn.training.run_folder import CHECKPOINT, MetricsLog, RunFolder, check_output, default_path
+from gpucnn.training.run_folder import CHECKPOINT, RunFolder, check_output, default_path
 
 CURVES_SECONDS = 60.0  # curves.png is drawn at the end, and no more often than this before
 
@@ -33,7 +35,7 @@ CURVES_SECONDS = 60.0  # curves.png is drawn at the end, and no more often than 
 @dataclass(frozen=True)
 class Summary:
     """What a run came to: its folder, its config with the data that it really trained on, epochs and steps done, the
-    last epoch's record (None for a run without an epoch)."""
+    last epoch's record (None for a run without an epoch), and why it stopped before its last epoch, if it did."""
 
     folder: Path
     config: Config
@@ -44,6 +46,7 @@ class Summary:
     steps: int
     last: EpochRecord | None
     seconds: float
+    stopped: str | None = None
 
 
 def train(
@@ -93,52 +96,48 @@ class _Run:
         self.train_data, self.test_data = parts
         random.manual_seed(config.seed)
         model = models.create(config.model, num_classes=len(self.train_data.classes), device=config.device)
-        train_transform, test_transform = recipes.transforms(model, self.train_data.name)
-        optimizer = SGD(
-            model.parameter_groups(config.weight_decay),
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-        )
+        self.train_part, val = build.split(self.train_data, config.val_split, config.seed)
+        loaders = build.loaders(config, model, self.train_part, val, self.test_data)
+        steps = len(loaders.train)
+        optimizers = build.optimizers(config, model)
         average = None
         if config.average_decay is not None:
             average = MovingAverage(model.parameters(), tutorial_decay(config.average_decay))
         self.interrupts = Interrupts()
         self.checkpoints = Checkpoints(folder, config, self.train_data.classes)
         self.curves = _Curves(folder, progress)
-        # The order is the order of writing: a checkpoint knows the lines before it, and a signal is heeded with all
-        # written.
-        callbacks: list[Callback] = [
-            MetricsLog(folder),
+        self.trainer = Trainer(
+            model,
+            loaders.train,
+            loaders.test,
+            optimizers,
+            average,
+            build.schedulers(config, optimizers, steps),
+            [*build.freezes(config, model, steps), *self._callbacks()],
+            val=loaders.val,
+            schedule_every="step",
+            accumulate=config.accumulate,
+            reduction=config.reduction,
+            label_smoothing=config.label_smoothing,
+            clip_norm=config.clip_norm,
+            tta=config.tta,
+            log_steps=config.log_steps,
+        )
+        self.preparation_seconds = 0.0
+
+    def _callbacks(self) -> list[Callback]:
+        """In the order of writing: a checkpoint knows the lines before it, and a signal is heeded with all written."""
+        config, folder = self.config, self.folder
+        return [
+            *([EarlyStop(config.early_stop)] if config.early_stop is not None else []),
+            JSONLines(folder.metrics),
+            CSVLog(folder.csv),
+            *([TensorBoard(folder.tensorboard)] if config.tensorboard else []),
             self.checkpoints,
-            Report(progress),
+            Report(self.progress),
             self.curves,
             self.interrupts,
         ]
-        self.trainer = Trainer(
-            model,
-            DataLoader(
-                self.train_data,
-                config.batch_size,
-                shuffle=True,
-                transform=train_transform,
-                seed=config.seed,
-                prefetch=config.prefetch,
-                device=config.device,
-            ),
-            DataLoader(
-                self.test_data,
-                config.batch_size,
-                transform=test_transform,
-                seed=config.seed,
-                prefetch=config.prefetch,
-                device=config.device,
-            ),
-            optimizer,
-            average,
-            StepLR(optimizer, config.lr_decay_epochs, config.lr_decay),
-            callbacks,
-        )
 
     @classmethod
     def new(cls, config: Config, out: str | Path | None, overwrite: bool, progress: Progress) -> _Run:
@@ -150,7 +149,11 @@ class _Run:
         folder = RunFolder(Path(out) if out is not None else default_path(config.model, parts[0].name))
         folder.create(overwrite)
         folder.write_config({**config.to_dict(), "gpucnn": gpucnn.__version__, "source": parts[0].source})
-        return cls(config, parts, folder, progress)
+        run = cls(config, parts, folder, progress)
+        started = time.perf_counter()
+        build.start_from_data(run.trainer.model, run.train_part, config.device)
+        run.preparation_seconds = time.perf_counter() - started
+        return run
 
     @classmethod
     def resumed(cls, path: Path, changes: Mapping[str, Any], progress: Progress) -> _Run:
@@ -172,7 +175,6 @@ class _Run:
                 f"{path}: not a checkpoint of {config.model} on {config.data}, or damaged: {error}"
             ) from error
         folder.remove_leftovers()
-        folder.truncate_metrics(int(content["metrics_bytes"]))
         folder.write_config({**config.to_dict(), "gpucnn": gpucnn.__version__, "source": parts[0].source})
         return run
 
@@ -193,8 +195,7 @@ class _Run:
         except StopRequested as stop:
             self._stopped(stop)
         except TrainingError as error:
-            kept = f"; the checkpoint of step {self.checkpoints.step} stays: {self.folder.checkpoint}"
-            raise TrainingError(f"{error}{kept}", error.step) from None
+            raise TrainingError(f"{error}; {self.checkpoints.kept()}", error.step) from None
         finally:
             self.curves.draw()
         return Summary(
@@ -207,6 +208,7 @@ class _Run:
             steps=trainer.step,
             last=last,
             seconds=time.perf_counter() - started,
+            stopped=trainer.stopped,
         )
 
     def _beginning(self) -> str:
@@ -263,9 +265,8 @@ def _on_device(config: Config) -> Config:
 
 
 def _find_data(config: Config, progress: Progress) -> tuple[Dataset, Dataset]:
-    default = recipes.DATA.get(config.model, "cifar10")
     limits = (config.train_images, config.test_images)
-    return data.find(config.data, config.data_dir, progress.message, default, limits)
+    return data.find(config.data, config.data_dir, progress.message, config.default_data, limits)
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ class LoadedRun:
 
     def test_loader(self, dataset: Dataset, batch_size: int | None = None) -> DataLoader:
         """Batches of ``dataset`` as the model takes them in evaluation, on its device."""
-        _, transform = recipes.transforms(self.model, dataset.name)
+        _, transform = transforms(self.model, dataset.name)
         device = next(iter(self.model.parameters())).device
         size = self.config.batch_size if batch_size is None else batch_size
         return DataLoader(dataset, size, transform=transform, device=device)

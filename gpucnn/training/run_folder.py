@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.serialization import atomic_write
-from gpucnn.training.callbacks import Callback
-from gpucnn.training.loop import WINDOW_STEPS, EpochRecord, Trainer
-from gpucnn.training.metrics import Metrics
 
 CHECKPOINT = "checkpoint.safetensors"
 RUNS = Path("runs")
@@ -25,6 +22,8 @@ class RunFolder:
         self.path = path
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
+        self.csv = path / "metrics.csv"
+        self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.checkpoint = path / CHECKPOINT
 
@@ -46,7 +45,7 @@ class RunFolder:
                 raise FileExistsError(
                     f"{self.path}: there is a run in this folder: resume it, overwrite it, or name another"
                 )
-            for file in (self.config, self.metrics, self.curves, self.checkpoint):
+            for file in (self.config, self.metrics, self.csv, self.curves, self.checkpoint):
                 file.unlink(missing_ok=True)
         self.remove_leftovers()
         self.check_writable()
@@ -116,30 +115,3 @@ def check_output(path: Path) -> None:
         raise NotADirectoryError(f"{path}: the output folder cannot be made: {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"{path}: the output folder cannot be written (no permission to write in {existing})")
-
-
-class MetricsLog(Callback):
-    """Writes metrics.jsonl: a line for every 50 steps and one for every epoch."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    def on_step(self, trainer: Trainer) -> None:
-        if trainer.step % WINDOW_STEPS:
-            return
-        trainer.read()
-        window, trainer.window_metrics = trainer.window_metrics, Metrics()
-        self.folder.append(
-            {
-                "kind": "steps",
-                "step": trainer.step,
-                "epoch": trainer.step / len(trainer.train_loader),
-                "loss": window.loss,
-                "accuracy": window.accuracy,
-                "lr": trainer.optimizer.param_groups[0]["lr"],
-                "examples_per_second": trainer.speed.examples_per_second,
-            }
-        )
-
-    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
-        self.folder.append({"kind": "epoch", **record.to_dict()})

@@ -1,57 +1,24 @@
-"""How each model is trained when nobody says otherwise, and how images become its input."""
+"""How images become a model's input, in training and in evaluation, whatever data set they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn import models
-from gpucnn.data.transforms import LectureEval, LectureTrain, MNISTNormalize, Normalize, Transform
+from gpucnn.data.augment import Augment
+from gpucnn.data.transforms import LectureEval, LectureTrain, Normalize, Transform
 from gpucnn.nn import Module
-from gpucnn.training.config import Config
 
-_OTHER: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "average_decay": None}
-
-RECIPES: dict[str, dict[str, Any]] = {
-    # TensorFlow's CIFAR-10 tutorial
-    "lecture_cnn": {
-        "epochs": 10,
-        "batch_size": 128,
-        "lr": 0.1,
-        "momentum": 0.0,
-        "weight_decay": 0.004,
-        "lr_decay": 0.1,
-        "lr_decay_epochs": 350,
-        "average_decay": 0.9999,
-    },
-    "lenet5": {
-        "epochs": 10,
-        "batch_size": 64,
-        "lr": 0.02,
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "lr_decay": 0.7,
-        "lr_decay_epochs": 1,
-        "average_decay": None,
-    },
+_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # of the training pixels, of 1
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-
-DATA = {"lecture_cnn": models.LectureCNN.data_set, "lenet5": models.LeNet5.data_set}
-"""What a model trains on where no data set is named."""
-
-
-def config_for(model: str = "lecture_cnn", **changes: Any) -> Config:
-    """The recipe of ``model`` with ``changes``; those that are None leave the recipe as it is.
-
-    Raises:
-        ValueError, TypeError: an unknown model or key, or a value out of range.
-    """
-    name = models.canonical_name(model)
-    given = {key: value for key, value in changes.items() if value is not None}
-    return Config.from_dict({**RECIPES.get(name, _OTHER), **given, "model": name})
 
 
 class Adapt:
@@ -66,8 +33,9 @@ class Adapt:
         self.transform = transform
         self.channels, self.height, self.width, self.crop = channels, height, width, crop
 
-    def __call__(self, images: NDArray[np.uint8], seed: int = 0, step: int = 0) -> NDArray[np.float32]:
-        return self.transform(self._sized(self._coloured(images)), seed=seed, step=step)
+    def __call__(self, images: NDArray[np.uint8], **place: Any) -> NDArray[np.float32]:
+        """``place``: seed, step, epoch and indices, see :mod:`gpucnn.data.transforms`."""
+        return self.transform(self._sized(self._coloured(images)), **place)
 
     def _coloured(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         c = images.shape[3]
@@ -93,14 +61,22 @@ class Adapt:
         return images
 
 
-def transforms(model: Module, data: str) -> tuple[Transform, Transform]:
-    """What turns images into ``model``'s input, in training and in evaluation, whatever the data set.
+def normalization(data: str, channels: int) -> Normalize:
+    """The normalisation for a data set: its training pixels' mean and deviation where they are known and have as many
+    channels, else mean 0.5 and deviation 0.25, of 1."""
+    mean, std = _STATISTICS.get(data, ((), ()))
+    return Normalize(mean, std) if len(mean) == channels else Normalize(0.5, 0.25)
 
-    A model made for MNIST takes MNIST's normalisation (other data: mean 0.5, deviation 0.25, of 1) of the middle of
-    the image; the lecture network its crops, distortions and standardisation.
+
+def transforms(model: Module, data: str, augmentation: Mapping[str, Any] | None = None) -> tuple[Transform, Transform]:
+    """What turns images of the data set called ``data`` into ``model``'s input, in training and in evaluation.
+
+    The lecture network takes its crops, distortions and standardisation; others the middle of the image, normalised
+    with the data set's statistics (:func:`normalization`), in training after ``augmentation``, which are arguments of
+    :class:`gpucnn.data.Augment`.
 
     Raises:
-        ValueError: a model that does not say its ``input_shape`` (C, H, W).
+        ValueError: a model that does not say its ``input_shape`` (C, H, W); augmentation of the lecture network.
     """
     shape: Sequence[int] | None = getattr(model, "input_shape", None)
     if shape is None or len(shape) != 3:
@@ -109,7 +85,9 @@ def transforms(model: Module, data: str) -> tuple[Transform, Transform]:
         )
     c, h, w = shape
     if isinstance(model, models.LectureCNN):
+        if augmentation:
+            raise ValueError(f"the lecture network has augmentation of its own, got {dict(augmentation)}")
         return Adapt(LectureTrain(h), c, h, w, crop=False), Adapt(LectureEval(h), c, h, w, crop=False)
-    normalize = MNISTNormalize() if data == "mnist" else Normalize(0.5, 0.25)
-    adapted = Adapt(normalize, c, h, w, crop=True)
-    return adapted, adapted
+    evaluate = normalization(data, c)
+    train: Transform = Augment(evaluate, **augmentation) if augmentation else evaluate
+    return Adapt(train, c, h, w, crop=True), Adapt(evaluate, c, h, w, crop=True)

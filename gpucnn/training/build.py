@@ -1,0 +1,195 @@
+"""What a config names, made: loaders, optimizers and their schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpucnn import random
+from gpucnn.data import DataLoader, Dataset
+from gpucnn.nn import Module
+from gpucnn.optim import Optimizer
+from gpucnn.optim import lr_scheduler as schedules
+from gpucnn.optim.lr_scheduler import LRScheduler
+from gpucnn.random import Purpose
+from gpucnn.creation import tensor
+from gpucnn.tensor import Tensor
+from gpucnn.training.callbacks import Callback
+from gpucnn.training.config import Config
+from gpucnn.training.inputs import transforms
+from gpucnn.training.tables import OPTIMIZERS, Table, optimizer_sets
+
+
+# ---- data ----
+
+
+def split(dataset: Dataset, held_out: int, seed: int) -> tuple[Dataset, Dataset | None]:
+    """The data set without ``held_out`` images chosen by ``seed``, and those; None where there are none.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    if not held_out:
+        return dataset, None
+    n = len(dataset)
+    if held_out >= n:
+        raise ValueError(f"val_split: {held_out} images cannot be held out of {n}")
+    order = random.permutation(n, (seed, 0, Purpose.SPLIT))
+    return dataset.subset(order[held_out:]), dataset.subset(order[:held_out])
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Batches for training, of the images held out (None without them), and of the test part."""
+
+    train: DataLoader
+    val: DataLoader | None
+    test: DataLoader
+
+
+def loaders(config: Config, model: Module, train: Dataset, val: Dataset | None, test: Dataset) -> Loaders:
+    """The loaders of a run: the training part shuffled and augmented, the others as they are."""
+    for_training, for_evaluation = transforms(model, train.name, config.augmentation)
+    common: dict[str, Any] = {"seed": config.seed, "prefetch": config.prefetch, "device": config.device}
+    size = config.batch_size
+    if size > len(train):
+        raise ValueError(f"batch_size {size} is larger than the {len(train)} training images")
+    return Loaders(
+        DataLoader(train, size, shuffle=True, transform=for_training, drop_last=config.drop_last, **common),
+        DataLoader(val, size, transform=for_evaluation, **common) if val is not None else None,
+        DataLoader(test, size, transform=for_evaluation, **common),
+    )
+
+
+def start_from_data(model: Module, train: Dataset, device: Any) -> None:
+    """Lets a model whose first weights come from data (whitening) see the first ``init_images`` training images,
+    without augmentation."""
+    wanted = getattr(model, "init_images", 0)
+    if not wanted:
+        return
+    _, transform = transforms(model, train.name)
+    part = train.subset(slice(wanted))
+    model.init_from_data(tensor(transform(part.images).transpose(0, 3, 1, 2), device=device))
+
+
+# ---- optimizers ----
+
+
+def optimizers(config: Config, model: Module) -> list[Optimizer]:
+    """The optimizers of ``config.optimizer``: one over the model's ``parameter_groups()``, or one for each of its
+    ``parameter_sets()``.
+
+    Raises:
+        ValueError: sets that are not the model's.
+    """
+    tables = optimizer_sets(config.optimizer)
+    if None in tables:
+        return [_optimizer(tables[None], _groups(model, tables[None].get("weight_decay", 0.0)))]
+    sets = parameter_sets(config, model)
+    return [_optimizer(table, sets[str(name)]) for name, table in tables.items()]
+
+
+def parameter_sets(config: Config, model: Module) -> dict[str, Sequence[Tensor]]:
+    """The model's named sets of parameters, checked against the config's optimizers."""
+    sets = model.parameter_sets() if hasattr(model, "parameter_sets") else {}
+    wanted = [str(name) for name in optimizer_sets(config.optimizer)]
+    if set(sets) != set(wanted):
+        known = ", ".join(sets) if sets else "none: one optimizer takes all parameters"
+        raise ValueError(f"config: optimizer has tables for {', '.join(wanted)}; {config.model}'s sets are {known}")
+    return sets
+
+
+def _groups(model: Module, weight_decay: float) -> Any:
+    return model.parameter_groups(weight_decay) if hasattr(model, "parameter_groups") else model.parameters()
+
+
+def _optimizer(table: Table, params: Any) -> Optimizer:
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    kind = OPTIMIZERS[options.pop("name").lower()]
+    options.pop("epochs", None)
+    return kind(params, **options)
+
+
+# ---- schedules ----
+
+
+def schedulers(config: Config, made: Sequence[Optimizer], steps_per_epoch: int) -> list[LRScheduler]:
+    """A schedule for each optimizer, to be stepped after every step."""
+    tables = optimizer_sets(config.optimizer).values()
+    return [
+        _scheduler(config.schedule, optimizer, table.get("epochs", config.epochs), steps_per_epoch)
+        for optimizer, table in zip(made, tables, strict=True)
+    ]
+
+
+def _scheduler(schedule: Table, optimizer: Optimizer, epochs: float, steps_per_epoch: int) -> LRScheduler:
+    def steps(length: float) -> int:
+        return round(length * steps_per_epoch)
+
+    warmup = steps(schedule.get("warmup", 0))
+    total = math.ceil(epochs * steps_per_epoch)
+    after = max(total - warmup, 1)  # a run of no epochs has a schedule too
+    name = schedule["name"]
+    main: LRScheduler
+    if name == "step":
+        main = schedules.StepLR(optimizer, max(steps(schedule["every"]), 1), schedule["gamma"])
+    elif name == "multistep":
+        main = schedules.MultiStepLR(optimizer, [steps(epoch) for epoch in schedule["milestones"]], schedule["gamma"])
+    elif name == "cosine":
+        lowest = schedule.get("end", 0.0) * optimizer.param_groups[0]["lr"]
+        main = schedules.CosineAnnealingLR(optimizer, after, lowest)
+    elif name == "onecycle":
+        peak, start, end = schedule.get("peak", 0.3), schedule.get("start", 0.04), schedule.get("end", 4e-6)
+        main = schedules.OneCycleLR(
+            optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=after + 1, pct_start=peak,
+            div_factor=1 / start, final_div_factor=start / end if end else math.inf, cycle_momentum=False,
+        )  # fmt: skip
+    else:
+        at, factors = {
+            "constant": ([0, 1], [1.0, 1.0]),
+            "linear": ([0, after], [1.0, schedule.get("end", 0.0)]),
+            "piecewise": _stretched(schedule, after),
+        }[name]
+        main = schedules.PiecewiseLinearLR(optimizer, at, factors)
+    if not warmup:
+        return main
+    rise = schedules.PiecewiseLinearLR(optimizer, [0, warmup], [0.0, 1.0])
+    return schedules.SequentialLR(optimizer, [rise, main], [warmup])
+
+
+def _stretched(schedule: Table, steps: int) -> tuple[list[float], list[float]]:
+    if "epochs" not in schedule:
+        return [0, 1], [1.0, 1.0]
+    at = schedule["epochs"]
+    return [epoch * steps / at[-1] for epoch in at], list(schedule["factors"])
+
+
+class Freeze(Callback):
+    """Stops training ``parameters`` after ``step`` steps: their gradient is not computed any more."""
+
+    def __init__(self, parameters: Sequence[Tensor], step: int) -> None:
+        self.parameters, self.step = parameters, step
+
+    def on_start(self, trainer: Any) -> None:
+        self.on_step(trainer)
+
+    def on_step(self, trainer: Any) -> None:
+        if trainer.step >= self.step:
+            for parameter in self.parameters:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+
+def freezes(config: Config, model: Module, steps_per_epoch: int) -> list[Freeze]:
+    """For each set of parameters that is trained for some of the epochs only."""
+    tables = optimizer_sets(config.optimizer)
+    if None in tables:
+        return []
+    sets = parameter_sets(config, model)
+    return [
+        Freeze(sets[str(name)], math.ceil(table["epochs"] * steps_per_epoch))
+        for name, table in tables.items()
+        if "epochs" in table
+    ]
