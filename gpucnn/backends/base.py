@@ -105,6 +105,26 @@ class Backend(ABC):
         """dy where y > 0, else 0 (the gradient at 0 is 0, as in PyTorch); y is the forward's result."""
 
     @abstractmethod
+    def gelu_forward(self, x: Array, tanh: bool, keep: bool) -> tuple[Array, Array | None]:
+        """y = x Phi(x), or with ``tanh`` its approximation by tanh; with ``keep`` also what gelu_backward wants.
+
+        What is kept is like x and the device's choice: the derivative at x on ``cpu``, x itself elsewhere. Any shape,
+        C-contiguous.
+        """
+
+    @abstractmethod
+    def gelu_backward(self, dy: Array, kept: Array, tanh: bool) -> Array:
+        """dx, ``kept`` as gelu_forward gave it."""
+
+    @abstractmethod
+    def silu_forward(self, x: Array, keep: bool) -> tuple[Array, Array | None]:
+        """y = x / (1 + exp(-x)) and, as in :meth:`gelu_forward`, what silu_backward wants; any shape, C-contiguous."""
+
+    @abstractmethod
+    def silu_backward(self, dy: Array, kept: Array) -> Array:
+        """dx, ``kept`` as silu_forward gave it."""
+
+    @abstractmethod
     def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
         """y = x / scale**beta and scale = k + alpha / size * (sum of x*x over ``size`` channels), both like x.
 
@@ -176,16 +196,23 @@ class Backend(ABC):
     # ---- loss ----
 
     @abstractmethod
-    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """losses (N,) = log(sum exp logits[n]) - logits[n, labels[n]], and log_sum_exp (N,), both overflow-safe.
+    def softmax_cross_entropy_forward(
+        self, logits: Array, labels: Array, smoothing: float = 0.0
+    ) -> tuple[Array, Array]:
+        """losses (N,) and log_sum_exp (N,) = log(sum exp logits[n]), both overflow-safe.
+
+        losses = log_sum_exp - (1 - smoothing) logits[n, labels[n]] - smoothing * (mean of logits[n]); 0 <= smoothing
+        <= 1.
 
         Logits are (N, C), labels (N,) int32 or int64. A label outside [0, C) raises ValueError: at once on ``cpu`` and
         ``emulated``, at the next host read on ``cuda``, which until then gives NaN for that loss.
         """
 
     @abstractmethod
-    def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
-        """dlogits (N, C) = dlosses[n] * (softmax(logits[n]) - onehot(labels[n]))."""
+    def softmax_cross_entropy_backward(
+        self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array, smoothing: float = 0.0
+    ) -> Array:
+        """dlogits (N, C) = dlosses[n] * (softmax(logits[n]) - (1 - smoothing) onehot(labels[n]) - smoothing / C)."""
 
     # ---- indexing ----
 

@@ -1,7 +1,7 @@
 """Differentiable operators with PyTorch's names, one file a family: ``import gpucnn.functional as F``."""
 
 from gpucnn.functional import methods as _methods  # noqa: F401 - gives Tensor its methods
-from gpucnn.functional.activation import log_softmax, relu, softmax
+from gpucnn.functional.activation import gelu, log_softmax, relu, silu, softmax
 from gpucnn.functional.convolution import conv2d
 from gpucnn.functional.dropout import dropout
 from gpucnn.functional.linear import linear, matmul
@@ -17,11 +17,13 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "flatten",
+    "gelu",
     "linear",
     "local_response_norm",
     "log_softmax",
     "matmul",
     "max_pool2d",
     "relu",
+    "silu",
     "softmax",
 ]

@@ -1,4 +1,4 @@
-"""ReLU, softmax and its logarithm."""
+"""ReLU, GELU, SiLU, softmax and its logarithm."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ def _on_memory(x: Tensor, primitive: Any, *others: Tensor) -> Tensor:
     return Tensor(result if view is first else layout.nchw(result), x.device)
 
 
+def _smooth(ctx: Any, x: Tensor, primitive: Any) -> Tensor:
+    """The value of a smooth activation over the memory of ``x``; what its backward needs is saved."""
+    first = layout.settled(x.data)
+    view = layout.memory_view(first)
+    y, kept = primitive(view, ctx.needs_input_grad[0])
+
+    def tensor(result: Any) -> Tensor:
+        return Tensor(result if view is first else layout.nchw(result), x.device)
+
+    if kept is not None:
+        ctx.save_for_backward(x if kept is view else tensor(kept))
+    return tensor(y)
+
+
 class ReLU(Function):
     """max(x, 0); the gradient at 0 is 0."""
 
@@ -32,6 +46,33 @@ class ReLU(Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return _on_memory(y, lambda y_data, dy: grad.backend.relu_backward(dy, y_data), grad)
+
+
+class GELU(Function):
+    """x Phi(x), Phi the normal distribution function, or its approximation by tanh."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tanh: bool) -> Tensor:
+        ctx.tanh = tanh
+        return _smooth(ctx, x, lambda view, keep: x.backend.gelu_forward(view, tanh, keep))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (kept,) = ctx.saved_tensors
+        return _on_memory(kept, lambda k, dy: grad.backend.gelu_backward(dy, k, ctx.tanh), grad), None
+
+
+class SiLU(Function):
+    """x / (1 + exp(-x))."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _smooth(ctx, x, x.backend.silu_forward)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (kept,) = ctx.saved_tensors
+        return _on_memory(kept, lambda k, dy: grad.backend.silu_backward(dy, k), grad)
 
 
 def _stable_shift(x: Any, axis: int) -> Any:
@@ -85,6 +126,23 @@ def relu(input: Tensor) -> Tensor:
     """max(input, 0), elementwise; NaN stays NaN, the gradient at 0 is 0."""
     checks.floating("relu", input=input)
     return ReLU.apply(input)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """input * Phi(input), elementwise, with Phi the distribution function of the standard normal distribution.
+
+    ``approximate="tanh"`` gives x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 instead. Source: Hendrycks and
+    Gimpel, "Gaussian Error Linear Units", arXiv:1606.08415. Raises ValueError for another ``approximate``.
+    """
+    checks.floating("gelu", input=input)
+    checks.gelu_approximation("gelu", approximate)
+    return GELU.apply(input, approximate == "tanh")
+
+
+def silu(input: Tensor) -> Tensor:
+    """input / (1 + exp(-input)), elementwise, also called swish. Source: Elfwing et al., arXiv:1702.03118."""
+    checks.floating("silu", input=input)
+    return SiLU.apply(input)
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:

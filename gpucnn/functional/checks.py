@@ -47,6 +47,21 @@ def reduction(operator: str, value: str) -> None:
         raise ValueError(f"{operator}: reduction must be one of {', '.join(REDUCTIONS)}, got {value!r}")
 
 
+def gelu_approximation(operator: str, value: Any) -> None:
+    """Raises ValueError unless ``value`` is none or tanh."""
+    if value not in ("none", "tanh"):
+        raise ValueError(f"{operator}: approximate must be 'none' or 'tanh', got {value!r}")
+
+
+def label_smoothing(operator: str, value: Any) -> float:
+    """``value`` as a float. Raises TypeError unless it is a number, ValueError outside [0, 1]."""
+    if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, Tensor):
+        raise TypeError(f"{operator}: label_smoothing must be a number, got {value!r}")
+    if not 0 <= float(value) <= 1:  # also NaN
+        raise ValueError(f"{operator}: label_smoothing must be in [0, 1], got {value}")
+    return float(value)
+
+
 def axis(operator: str, dim: Any, ndim: int) -> int:
     """``dim`` counted from the front. Raises IndexError (as PyTorch) outside [-ndim, ndim)."""
     if not hasattr(dim, "__index__"):

@@ -1,7 +1,7 @@
 """Layers and what networks are built of, with PyTorch's names."""
 
 from gpucnn.nn import init
-from gpucnn.nn.activation import ReLU
+from gpucnn.nn.activation import GELU, ReLU, SiLU
 from gpucnn.nn.containers import ModuleList, Sequential
 from gpucnn.nn.convolution import Conv2d
 from gpucnn.nn.dropout import Dropout
@@ -13,10 +13,11 @@ from gpucnn.nn.parameter import Parameter
 from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
 
 __all__ = [
+    "GELU",
     "AvgPool2d",
-    "Conv2d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
@@ -29,5 +30,6 @@ __all__ = [
     "Parameter",
     "ReLU",
     "Sequential",
+    "SiLU",
     "init",
 ]

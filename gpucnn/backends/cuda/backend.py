@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array, Backend, RandomKey
-from gpucnn.backends.cuda import conv2d, cross_entropy, elementwise, faults, linear, lrn, optimizer, pool2d, scatter
+from gpucnn.backends.cuda import (
+    activation,
+    conv2d,
+    cross_entropy,
+    elementwise,
+    faults,
+    linear,
+    lrn,
+    optimizer,
+    pool2d,
+    scatter,
+)
 from gpucnn.backends.launch import Launcher
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 from gpucnn.layout import memory_axes
@@ -111,6 +122,18 @@ class CudaBackend(Backend):
     def relu_backward(self, dy: Array, y: Array) -> Array:
         return elementwise.relu_backward(self, dy, y)
 
+    def gelu_forward(self, x: Array, tanh: bool, keep: bool) -> tuple[Array, Array | None]:
+        return activation.gelu_forward(self, x, tanh, keep)
+
+    def gelu_backward(self, dy: Array, kept: Array, tanh: bool) -> Array:
+        return activation.gelu_backward(self, dy, kept, tanh)
+
+    def silu_forward(self, x: Array, keep: bool) -> tuple[Array, Array | None]:
+        return activation.silu_forward(self, x, keep)
+
+    def silu_backward(self, dy: Array, kept: Array) -> Array:
+        return activation.silu_backward(self, dy, kept)
+
     def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
         return lrn.forward(self, x, size, alpha, beta, k)
 
@@ -130,11 +153,15 @@ class CudaBackend(Backend):
 
     # ---- loss ------------------------------------------------------------------------------------
 
-    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        return cross_entropy.forward(self, logits, labels)
+    def softmax_cross_entropy_forward(
+        self, logits: Array, labels: Array, smoothing: float = 0.0
+    ) -> tuple[Array, Array]:
+        return cross_entropy.forward(self, logits, labels, smoothing)
 
-    def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
-        return cross_entropy.backward(self, dlosses, logits, labels, log_sum_exp)
+    def softmax_cross_entropy_backward(
+        self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array, smoothing: float = 0.0
+    ) -> Array:
+        return cross_entropy.backward(self, dlosses, logits, labels, log_sum_exp, smoothing)
 
     # ---- indexing --------------------------------------------------------------------------------
 

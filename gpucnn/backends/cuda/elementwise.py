@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array, RandomKey
-from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div, fits_vectors, power_of_two
+from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div, instance, power_of_two
 from gpucnn.random import drop_threshold
 
 SLAB_ROWS = 512  # rows that one block of column_sums adds up, more only where there would be more than MOST_SLABS
@@ -17,7 +17,7 @@ MOST_SLABS = 1024
 def relu_forward(backend: Any, x: Array) -> Array:
     """max(x, 0) of any shape."""
     y = backend.empty(x.shape, np.float32)
-    name, work = _instance("relu_forward", x, y)
+    name, work = instance("relu_forward", x, y)
     backend.launch("relu.cu", name, blocks(work), THREADS, x, y, work)
     return y
 
@@ -25,7 +25,7 @@ def relu_forward(backend: Any, x: Array) -> Array:
 def relu_backward(backend: Any, dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
     dx = backend.empty(dy.shape, np.float32)
-    name, work = _instance("relu_backward", dy, y, dx)
+    name, work = instance("relu_backward", dy, y, dx)
     backend.launch("relu.cu", name, blocks(work), THREADS, dy, y, dx, work)
     return dx
 
@@ -33,7 +33,7 @@ def relu_backward(backend: Any, dy: Array, y: Array) -> Array:
 def dropout(backend: Any, x: Array, p: float, key: RandomKey) -> Array:
     """x * keep / (1 - p), keep of ``random.keep_mask``."""
     y = backend.empty(x.shape, np.float32)
-    name, work = _instance("dropout", x, y)
+    name, work = instance("dropout", x, y)
     threads = ceil_div(x.size, 4)  # a thread owns one Philox block in either instance
     seed, step, purpose = (int(part) for part in key)
     backend.launch(
@@ -58,9 +58,3 @@ def bias_grad(backend: Any, dy: Array) -> Array:
         if slabs == 1:
             return partial.reshape(columns)
         sums, rows = partial, slabs
-
-
-def _instance(name: str, *arrays: Array) -> tuple[str, int]:
-    """The kernel for these arrays of one size, and how many items of its kind (elements or float4) they hold."""
-    size = int(arrays[0].size)
-    return (f"{name}_vec4", size // 4) if fits_vectors(*arrays) else (name, size)

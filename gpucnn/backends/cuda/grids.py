@@ -33,6 +33,12 @@ def fits_vectors(*arrays: Array) -> bool:
     return all(array.size % 4 == 0 and address(array) % 16 == 0 for array in arrays)
 
 
+def instance(name: str, *arrays: Array) -> tuple[str, int]:
+    """The instance of kernel ``name`` for these arrays of one size, and how many elements or float4 they hold."""
+    size = int(arrays[0].size)
+    return (f"{name}_vec4", size // 4) if fits_vectors(*arrays) else (name, size)
+
+
 def power_of_two(size: int, least: int, most: int) -> int:
     """The least power of two that is not below ``size``, kept in [least, most], two powers of two."""
     return max(least, min(most, 1 << max(size - 1, 0).bit_length()))

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
-from gpucnn.backends.numpy import batch_norm, conv2d, cross_entropy, elementwise, linear, lrn, optimizer, pool2d
+from gpucnn.backends.numpy import (
+    activation,
+    batch_norm,
+    conv2d,
+    cross_entropy,
+    elementwise,
+    linear,
+    lrn,
+    optimizer,
+    pool2d,
+)
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 
 
@@ -58,6 +68,18 @@ class NumpyBackend(Backend):
     def relu_backward(self, dy: Array, y: Array) -> Array:
         return elementwise.relu_backward(dy, y)
 
+    def gelu_forward(self, x: Array, tanh: bool, keep: bool) -> tuple[Array, Array | None]:
+        return activation.gelu_forward(x, tanh, keep)
+
+    def gelu_backward(self, dy: Array, kept: Array, tanh: bool) -> Array:
+        return activation.backward(dy, kept)
+
+    def silu_forward(self, x: Array, keep: bool) -> tuple[Array, Array | None]:
+        return activation.silu_forward(x, keep)
+
+    def silu_backward(self, dy: Array, kept: Array) -> Array:
+        return activation.backward(dy, kept)
+
     def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
         return lrn.forward(x, size, alpha, beta, k)
 
@@ -95,11 +117,15 @@ class NumpyBackend(Backend):
     def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
         return linear.linear_forward(x, w, bias)
 
-    def softmax_cross_entropy_forward(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        return cross_entropy.forward(logits, labels)
+    def softmax_cross_entropy_forward(
+        self, logits: Array, labels: Array, smoothing: float = 0.0
+    ) -> tuple[Array, Array]:
+        return cross_entropy.forward(logits, labels, smoothing)
 
-    def softmax_cross_entropy_backward(self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
-        return cross_entropy.backward(dlosses, logits, labels, log_sum_exp)
+    def softmax_cross_entropy_backward(
+        self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array, smoothing: float = 0.0
+    ) -> Array:
+        return cross_entropy.backward(dlosses, logits, labels, log_sum_exp, smoothing)
 
     def scatter_add(self, size: int, positions: Array, values: Array) -> Array:
         out = np.zeros(size, values.dtype)

@@ -12,22 +12,31 @@ from gpucnn.backends.labels import check_labels
 Array = NDArray[Any]
 
 
-def forward(logits: Array, labels: Array) -> tuple[Array, Array]:
+def forward(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
     """losses (N,) and log_sum_exp (N,). Raises ValueError for a label outside [0, C), naming it and its row."""
     check_labels(labels, logits.shape[1])
     largest = logits.max(axis=1)
     shift = np.where(np.isfinite(largest), largest, 0)  # inf - inf would be NaN
-    total = np.exp(logits - shift[:, None]).sum(axis=1)
+    shifted = logits - shift[:, None]
+    total = np.exp(shifted).sum(axis=1)
     with np.errstate(divide="ignore"):  # a row of -inf: log(0)
         relative = np.log(total)
     chosen = logits[np.arange(len(labels)), labels]
     # (shift - chosen) first: for large logits the small part would be lost in shift + relative.
-    return (shift - chosen) + relative, shift + relative
+    if smoothing == 0:
+        losses = (shift - chosen) + relative
+    else:
+        number = logits.dtype.type
+        towards = number(1 - smoothing) * (shift - chosen) - number(smoothing / logits.shape[1]) * shifted.sum(axis=1)
+        losses = towards + relative
+    return losses, shift + relative
 
 
-def backward(dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array) -> Array:
-    """dlogits (N, C) = dlosses[n] * (softmax(logits[n]) - onehot(labels[n]))."""
+def backward(dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array, smoothing: float = 0.0) -> Array:
+    """dlogits (N, C) = dlosses[n] * (softmax(logits[n]) - (1 - smoothing) onehot(labels[n]) - smoothing / C)."""
     dlogits = np.exp(logits - log_sum_exp[:, None])
-    dlogits[np.arange(len(labels)), labels] -= 1
+    if smoothing:
+        dlogits -= dlogits.dtype.type(smoothing / logits.shape[1])
+    dlogits[np.arange(len(labels)), labels] -= dlogits.dtype.type(1 - smoothing)
     dlogits *= dlosses[:, None]
     return dlogits
