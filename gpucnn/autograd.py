@@ -12,8 +12,8 @@ import heapq
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,8 +59,12 @@ class Recorded:
 # ---- recording on and off ----
 
 
+Observer = Callable[["type[Function]", tuple[Any, ...], tuple[Any, ...], tuple[bool, ...]], None]
+
+
 class _Recording(threading.local):
     enabled = True
+    observer: Observer | None = None
 
 
 _recording = _Recording()
@@ -69,6 +73,19 @@ _recording = _Recording()
 def is_grad_enabled() -> bool:
     """Whether calls are recorded in this thread."""
     return _recording.enabled
+
+
+@contextmanager
+def observe(observer: Observer) -> Iterator[None]:
+    """Within it every call of a Function in this thread is shown to ``observer(function, args, outputs, needs)``, after
+    its forward; ``needs`` says of each argument whether backward would give it a gradient. One observer at a time: an
+    inner one takes the outer's place.
+    """
+    before, _recording.observer = _recording.observer, observer
+    try:
+        yield
+    finally:
+        _recording.observer = before
 
 
 class _SetRecording:
@@ -231,6 +248,8 @@ class Function:
         for output in outputs:
             if not isinstance(output, Recorded):
                 raise TypeError(f"{cls.__name__}: forward must return tensors, got {type(output).__name__}")
+        if _recording.observer is not None:
+            _recording.observer(cls, args, outputs, needs)
         if not recording:
             return result
         # An output that is an argument, or was recorded before, gets a tensor of its own for this call.
