@@ -10,6 +10,7 @@ from gpucnn.training.inputs import transforms
 from gpucnn.training.loop import EpochRecord, Trainer, evaluate
 from gpucnn.training.metrics import Metrics
 from gpucnn.training.recipes import config_for
+from gpucnn.training.repeat import Repeated, repeat
 from gpucnn.training.run import LoadedRun, Summary, load_run, train
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LoadedRun",
     "Metrics",
     "Progress",
+    "Repeated",
     "Report",
     "Silent",
     "Summary",
@@ -30,6 +32,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load_run",
+    "repeat",
     "train",
     "transforms",
 ]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ CURVES_SECONDS = 60.0  # curves.png is drawn at the end, and no more often than 
 @dataclass(frozen=True)
 class Summary:
     """What a run came to: its folder, its config with the data that it really trained on, epochs and steps done, the
-    last epoch's record (None for a run without an epoch), and why it stopped before its last epoch, if it did."""
+    last epoch's record (None for a run without an epoch), all its seconds, those of weights from data, training steps
+    and the last evaluation alone, and why it stopped before its last epoch, if it did."""
 
     folder: Path
     config: Config
@@ -46,6 +47,7 @@ class Summary:
     steps: int
     last: EpochRecord | None
     seconds: float
+    timed_seconds: float
     stopped: str | None = None
 
 
@@ -183,12 +185,11 @@ class _Run:
         started = time.perf_counter()
         trainer = self.trainer
         self.progress.message(self._beginning())
-        last = None
+        records: list[EpochRecord] = []
         try:
             with self.interrupts:
                 try:
                     records = trainer.run(self.config.epochs)
-                    last = records[-1] if records else None
                 except StopRequested as stop:
                     self.checkpoints.save(trainer)
                     raise stop
@@ -206,8 +207,9 @@ class _Run:
             device=str(self.config.device),
             epochs=trainer.epoch,
             steps=trainer.step,
-            last=last,
+            last=records[-1] if records else None,
             seconds=time.perf_counter() - started,
+            timed_seconds=self.preparation_seconds + _timed(records),
             stopped=trainer.stopped,
         )
 
@@ -233,6 +235,15 @@ class _Run:
             with contextlib.suppress(KeyboardInterrupt):  # the error below says more
                 signal.raise_signal(stop.signum)
         raise interrupted from None
+
+
+def _timed(records: Sequence[EpochRecord]) -> float:
+    """Seconds of training, and of the last evaluation that tells the result."""
+    if not records:
+        return 0.0
+    last = records[-1]
+    evaluation = last.evaluation_seconds if last.tta_seconds is None else last.tta_seconds
+    return sum(record.train_seconds for record in records) + evaluation
 
 
 class _Curves(Callback):

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, metrics.jsonl, curves.png, checkpoint.safetensors."""
+"""A run's folder: config.json, metrics.jsonl, metrics.csv, curves.png, checkpoint.safetensors, best.safetensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from gpucnn.serialization import atomic_write
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 RUNS = Path("runs")
 
 
@@ -26,6 +26,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.checkpoint = path / CHECKPOINT
+        self.best = path / BEST
 
     def create(self, overwrite: bool = False) -> None:
         """Makes the folder, and sees that it can be written.
@@ -40,15 +41,28 @@ class RunFolder:
             raise NotADirectoryError(f"{self.path}: the output folder is a file") from None
         except OSError as error:
             raise _unwritable(self.path, error) from None
-        if self.checkpoint.exists() or self.metrics.exists():
+        if self.checkpoint.exists() or self.best.exists() or self.metrics.exists():
             if not overwrite:
                 raise FileExistsError(
-                    f"{self.path}: there is a run in this folder: resume it, overwrite it, or name another"
+                    f"{self.path}: there is a run in this folder: --resume goes on with it, --overwrite replaces it"
+                    " (from Python: resume=, overwrite=True), or name another folder"
                 )
-            for file in (self.config, self.metrics, self.csv, self.curves, self.checkpoint):
+            for file in (*self._files(), *self.tensorboard.glob("events.out.tfevents.*")):
                 file.unlink(missing_ok=True)
         self.remove_leftovers()
         self.check_writable()
+
+    def _files(self) -> tuple[Path, ...]:
+        """All that a run writes, but for TensorBoard's folder."""
+        return (self.config, self.metrics, self.csv, self.curves, self.checkpoint, self.best)
+
+    def check_free(self) -> None:
+        """Raises FileExistsError where there is a run in the folder."""
+        if self.checkpoint.exists() or self.metrics.exists():
+            raise FileExistsError(
+                f"{self.path}: there is a run in this folder: go on with it (--resume), replace it (--overwrite), or"
+                " name another"
+            )
 
     def check_writable(self) -> None:
         """Writes and removes a file. Raises OSError that names the folder and the reason."""
@@ -61,34 +75,15 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Removes what a process that was killed while it wrote has left; a file's own name is never half-written."""
+        ours = tuple(f".{file.name}." for file in self._files())
         for left in self.path.glob(".*.tmp"):
-            if left.name.startswith((f".{self.checkpoint.name}.", f".{self.curves.name}.", f".{self.config.name}.")):
+            if left.name.startswith(ours):
                 with contextlib.suppress(OSError):
                     left.unlink()
 
     def write_config(self, values: dict[str, Any]) -> None:
         """config.json."""
         atomic_write(self.config, (json.dumps(values, indent=2) + "\n").encode())
-
-    def append(self, record: dict[str, Any]) -> None:
-        """A line of metrics.jsonl, in one write."""
-        line = json.dumps(record, allow_nan=False) + "\n"
-        with self.metrics.open("ab") as file:
-            file.write(line.encode())
-
-    def metrics_size(self) -> int:
-        """Bytes of metrics.jsonl, synced to disk: what a checkpoint that is written now knows of it."""
-        if not self.metrics.exists():
-            return 0
-        with self.metrics.open("ab") as file:
-            os.fsync(file.fileno())
-            return file.seek(0, os.SEEK_END)
-
-    def truncate_metrics(self, size: int) -> None:
-        """Takes back the lines that were written after a checkpoint."""
-        if self.metrics.exists() and self.metrics.stat().st_size > size:
-            with self.metrics.open("r+b") as file:
-                file.truncate(size)
 
 
 def _unwritable(path: Path, error: OSError) -> OSError:
