@@ -49,7 +49,7 @@ def summarize(model: Module, input_shape: Sequence[int] | None = None) -> list[R
     if min(shape, default=1) < 1:
         raise ValueError(f"summarize: input_shape must be positive, got {shape}")
     first = next(model.parameters(), None)
-    place = {} if first is None else {"device": first.device, "dtype": first.dtype}
+    place: dict[str, Any] = {} if first is None else {"device": first.device, "dtype": first.dtype}
     accountant = _Accountant(model)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -119,8 +119,8 @@ class Muon(Optimizer):
         for parameter, step in zip(parameters, steps, strict=True):
             direction = xp.moveaxis(self._direction(parameter, options), _row_axis(parameter), 0)
             (step.T if tall else step)[...] = direction.reshape(rows, columns)
-        coefficients = tuple(map(float, options["ns_coefficients"]))
-        steps = orthogonalize(backend, steps, coefficients, int(options["ns_steps"]), float(options["eps"]))
+        a, b, c = map(float, options["ns_coefficients"])
+        steps = orthogonalize(backend, steps, (a, b, c), int(options["ns_steps"]), float(options["eps"]))
         lr = float(options["lr"])
         steps *= lr * _factor(options["adjust_lr_fn"], rows, columns)
         kept = 1.0 - lr * float(options["weight_decay"])

@@ -23,7 +23,8 @@ def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = Fa
     right = b.swapaxes(-1, -2) if transpose_b else b
     out = np.empty(left.shape[:-1] + right.shape[-1:], np.result_type(a, b))
     count = math.prod(out.shape[:-2])  # spelled out below: an empty array cannot tell
-    _products(*(m.reshape((count, *m.shape[-2:])) for m in (left, right, out)), None)
+    lefts, rights, outs = (m.reshape((count, *m.shape[-2:])) for m in (left, right, out))
+    _products(lefts, rights, outs, None)
     return out
 
 
