@@ -18,10 +18,18 @@ from tests.support.tolerance import check
 backend = NumpyBackend()
 
 
+WAYS = (
+    {"LEAST_ROW": 10**9},
+    {"LEAST_ROW": 1},
+    {"LEAST_ROW": 1, "LARGE_FILTERS": 0, "LEAST_TAP": 10**9},
+    {"LARGE_FILTERS": 0, "LEAST_TAP": 0},
+)
+
+
 def check_all(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
-    """All operators on one geometry, their products both by whole windows and by the windows' rows."""
-    for least_row in (1, 10**9):
-        with patch.object(conv2d, "LEAST_ROW", least_row):
+    """All operators on one geometry, each way: by whole windows, by rows, by rows as for large filters, by taps."""
+    for ways in WAYS:
+        with patch.multiple(conv2d, **ways):
             check_operators(g, dtype, seed)
 
 
@@ -82,11 +90,28 @@ def test_named_geometries(name: str, dtype: Any) -> None:
 
 def test_rows_of_large_images_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a cache of nearly nothing every block is one row, and the result is still that of the formula."""
-    for name in ("WINDOW_BYTES", "ROWS_BYTES"):
+    for name in ("WINDOW_BYTES", "ROWS_BYTES", "LARGE_BLOCK", "TAP_BYTES"):
         monkeypatch.setattr(conv2d, name, 256)
     for stride in (1, (1, 2), (2, 1)):
         g = Conv2dGeometry.of((3, 4, 11, 9), (5, 4, 3, 3), stride, padding=((2, 0), (1, 3)), dilation=(2, 1))
         check_all(g, np.float32, 3)
+
+
+def test_large_filters_take_their_own_way() -> None:
+    """The sizes at which the ways change, at their real limits: taps, and rows without padding."""
+    for c, k, h in ((256, 256, 4), (64, 256, 5)):
+        g = Conv2dGeometry.of((3, c, h, h), (k, c, 3, 3), padding=1)
+        assert np.prod(g.weight_shape) * 4 > conv2d.LARGE_FILTERS
+        check_operators(g, np.float32, 11)
+
+
+def test_infinite_weights_do_not_meet_padding_of_large_filters() -> None:
+    """Where rows of padding are left out, infinity times zero does not arise."""
+    g = Conv2dGeometry.of((1, 1, 2, 2), (1, 1, 3, 1), padding=(1, 0))
+    w = np.array([np.inf, 1, np.inf], np.float32).reshape(g.weight_shape)
+    with patch.multiple(conv2d, LEAST_ROW=1, LARGE_FILTERS=0):
+        y = backend.conv2d_fprop(np.ones(g.input_shape, np.float32), w, None, g)
+    assert (y == np.inf).all()
 
 
 def test_bias_gradient_of_many_rows_keeps_its_digits() -> None:

@@ -31,6 +31,7 @@ def _operators() -> dict[str, Callable[[], Any]]:
     """Each primitive that uses threads, at a size that is cut into several blocks."""
     conv = Conv2dGeometry.of((32, 16, 20, 20), (24, 16, 5, 5), padding=2)
     strided = Conv2dGeometry.of((32, 16, 20, 20), (24, 8, 3, 3), stride=2, padding=1, groups=2)
+    large = Conv2dGeometry.of((64, 256, 6, 6), (256, 256, 3, 3), padding=1)
     pool = Pool2dGeometry.of((64, 24, 20, 20), 3, 2, "same")
     x, w, dy = (
         normal(1, conv.input_shape, np.float32),
@@ -38,6 +39,7 @@ def _operators() -> dict[str, Callable[[], Any]]:
         normal(3, conv.output_shape, np.float32),
     )
     w2, dy2 = normal(4, strided.weight_shape, np.float32), normal(5, strided.output_shape, np.float32)
+    x3, w3 = normal(10, large.input_shape, np.float32), normal(11, large.weight_shape, np.float32)
     images, after = normal(6, pool.input_shape, np.float32), normal(7, pool.output_shape, np.float32)
     wide, tall = normal(8, (128, 2304), np.float32), normal(9, (384, 2304), np.float32)
     scale = backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0)[1]
@@ -55,6 +57,9 @@ def _operators() -> dict[str, Callable[[], Any]]:
         "strided, grouped fprop": lambda: backend.conv2d_fprop(x, w2, None, strided),
         "strided, grouped dgrad": lambda: backend.conv2d_dgrad(dy2, w2, strided),
         "strided, grouped wgrad": lambda: backend.conv2d_wgrad(x, dy2, strided),
+        "large filters' fprop": lambda: backend.conv2d_fprop(x3, w3, None, large),
+        "large filters' dgrad": lambda: backend.conv2d_dgrad(x3, w3, large),
+        "large filters' wgrad": lambda: backend.conv2d_wgrad(x3, x3, large),
         "bias_grad": lambda: backend.bias_grad(dy),
         "max_pool forward": lambda: backend.max_pool2d_forward(images, pool),
         "max_pool backward": lambda: backend.max_pool2d_backward(

@@ -11,6 +11,10 @@ Where a filter's row is long enough to be a product's inner size, only the windo
 instead of RSC of them, so R times less to copy): the windows' rows of image row h serve every filter row r,
 shifted, and R products are added.
 
+Large filters need more rows of a product at a time, because each product reads all of them: their blocks are
+larger, and their products leave out the image rows that are padding. Where they are large enough that even the
+copies of x and dy are cheap beside a product, wgrad goes tap by tap, each over the pixels that it really meets.
+
 dgrad gathers as fprop does: the inputs of one phase, those that are equal modulo the stride, meet the same taps
 of the filter, and their gradient is a convolution of dy with those taps, reversed, at stride 1. Stride 1 has
 one phase; nothing is ever scattered.
@@ -18,6 +22,7 @@ one phase; nothing is ever scattered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +39,13 @@ Array = NDArray[Any]
 WINDOW_BYTES = 1 << 20  # of one block's windows: half of a core's L2 cache
 ROWS_BYTES = 1 << 20  # of one block's rows of windows
 LEAST_ROW = 96  # S*C from which a filter's row is a product of its own: a shorter inner size starves the product
+LARGE_FILTERS = 1 << 19  # bytes of all filters, above which blocks grow with them and padded rows are left out
+LARGE_BLOCK = 4 << 20  # bytes of a block's windows at most, for large filters
+LEAST_TAP = 128  # C*K / (C+K) from which large filters' wgrad goes tap by tap
+TAP_BYTES = 4 << 20  # of one block's pixels of x or dy that meet a tap
+LEAST_RUNS = 3  # blocks a tap, where sizes allow, so that threads have something to share
 WGRAD_SUMS = 8  # running sums of dw, each over its own run of blocks
+SUMS_BYTES = 32 << 20  # of all running sums, tap by tap
 
 
 def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
@@ -54,7 +65,7 @@ def dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
         for width, column_taps, columns in column_phases:
             part = dx[:, height :: g.stride_h, width :: g.stride_w]
             if row_taps and column_taps:
-                taps = w[:, row_taps][:, :, column_taps]
+                taps = w[:, _slice(row_taps), _slice(column_taps)]
                 _correlate(dy, _swapped(taps, g.groups), None, part, rows, columns, g.groups)
             else:
                 part[...] = 0
@@ -64,8 +75,11 @@ def dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
 def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     """dw (K,R,S,C/groups) of x (N,H,W,C) and dy (N,P,Q,K)."""
     rows, columns = axes(g)
+    size = math.prod(g.weight_shape) * x.itemsize
+    if size > LARGE_FILTERS and g.groups == 1 and g.C * g.K >= LEAST_TAP * (g.C + g.K):
+        return _wgrad_by_taps(x, dy, g)
     by_rows = _by_rows(rows, columns, g.C, g.groups)
-    work = _blocks(g.N, rows, columns, g.C, x.itemsize, by_rows)
+    work = _blocks(g.N, rows, columns, g.C, x.itemsize, by_rows, size)
     runs = spans(len(work), -(-len(work) // WGRAD_SUMS)) if work else []
     k, c = g.K // g.groups, g.C // g.groups
     # Filters transposed, with K last: BLAS is a fifth slower at the product that gives dw as it will be stored.
@@ -76,7 +90,7 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
         for block in work[first:last]:
             out = sums[index] if block is work[first] else scratch("product", sums.shape[1:], x.dtype)
             if by_rows:
-                _wgrad_by_rows(x, dy, block, rows, columns, out)
+                _wgrad_by_rows(x, dy, block, rows, columns, size > LARGE_FILTERS, out)
             else:
                 windows = _im2col(x, block, rows, columns, g.groups)
                 gradients = _by_group(dy[block.image : block.image_end, block.row : block.row_end], g.groups)
@@ -98,15 +112,68 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     ).reshape(g.weight_shape)
 
 
-def _wgrad_by_rows(x: Array, dy: Array, block: Block, rows: Axis, columns: Axis, out: Array) -> None:
-    """One block's dw as (R, S*C, K)."""
+def _wgrad_by_rows(x: Array, dy: Array, block: Block, rows: Axis, columns: Axis, clip: bool, out: Array) -> None:
+    """One block's dw as (R, S*C, K); ``clip`` leaves out the products with rows of padding."""
     rows_of = _window_rows(x, block, rows, columns)
     part = dy[block.image : block.image_end, block.row : block.row_end]
     gradients = scratch("gradients", (block.rows, block.images, *part.shape[2:]), dy.dtype)
     np.copyto(gradients, part.transpose(1, 0, 2, 3))
-    flat = gradients.reshape(-1, part.shape[3])
     for r in range(rows.taps):
-        np.matmul(_shifted(rows_of, r * rows.dilation, block.rows).T, flat, out=out[r])
+        first, last = _meeting(rows, r, block) if clip else (0, block.rows)
+        windows = _shifted(rows_of, r * rows.dilation + first, last - first)
+        np.matmul(windows.T, gradients[first:last].reshape(-1, part.shape[3]), out=out[r])
+
+
+def _wgrad_by_taps(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
+    """dw tap by tap, x (M, C) transposed x dy (M, K) over the outputs that meet no padding at that tap."""
+    rows, columns = axes(g)
+    work = blocks(g.N, g.P, g.Q * max(g.C, g.K) * x.itemsize, TAP_BYTES, least=LEAST_RUNS)
+    dw = np.empty(g.weight_shape, x.dtype)
+    count = max(1, min(len(work), WGRAD_SUMS, SUMS_BYTES // dw.nbytes))
+    runs = spans(len(work), -(-len(work) // count)) if work else [(0, 0)]
+    sums = np.zeros((len(runs), g.R, g.S, g.C, g.K), x.dtype)  # with K last, as in the other ways
+    taps = [(r, s) for r in range(g.R) for s in range(g.S)]
+
+    def run(task: tuple[int, tuple[int, int]]) -> None:
+        index, (r, s) = task
+        total = sums[index, r, s]
+        q, q_end = columns.meeting(s, 0, columns.outputs)
+        for block in work[slice(*runs[index])]:
+            first, last = _meeting(rows, r, block)
+            if first >= last or q >= q_end:
+                continue
+            down = rows.met(r, block.row + first, block.row + last)
+            images = slice(block.image, block.image_end)
+            pixels = _gathered(x[images, down, columns.met(s, q, q_end)], "pixels")
+            gradients = _gathered(dy[images, block.row + first : block.row + last, q:q_end], "gradients")
+            product = scratch("product", total.shape, x.dtype)
+            np.matmul(pixels.T, gradients, out=product)
+            np.add(total, product, out=total)
+
+    def finish(tap: tuple[int, int]) -> None:
+        total = sums[0][tap]
+        for other in sums[1:]:
+            np.add(total, other[tap], out=total)
+        dw[:, tap[0], tap[1]] = total.T
+
+    with single_blas_thread:
+        for_each(run, [(index, tap) for index in range(len(runs)) for tap in taps])
+        for_each(finish, taps)
+    return dw
+
+
+def _gathered(pixels: Array, name: str) -> Array:
+    """Pixels (n, h, w, c) as a matrix (M, c), in buffer ``name`` unless they already are one."""
+    if not pixels.flags.c_contiguous:
+        source, pixels = pixels, scratch(name, pixels.shape, pixels.dtype)
+        np.copyto(pixels, source)
+    return pixels.reshape(-1, pixels.shape[3])
+
+
+def _meeting(rows: Axis, tap: int, block: Block) -> tuple[int, int]:
+    """The output rows of a block, counted from its first, that meet an input and no padding at a filter's row."""
+    first, last = rows.meeting(tap, block.row, block.row_end)
+    return first - block.row, last - block.row
 
 
 def bias_grad(dy: Array) -> Array:
@@ -139,6 +206,13 @@ FOLD = 32
 SUM_BYTES = 256 << 10
 
 
+def _slice(taps: list[int]) -> slice:
+    """A phase's taps, which are evenly spaced and falling, as a slice: a view of the filters, not a copy."""
+    step = taps[1] - taps[0] if len(taps) > 1 else -1
+    end = taps[-1] + step
+    return slice(taps[0], end if end >= 0 else None, step)
+
+
 def _swapped(w: Array, groups: int) -> Array:
     """Filters (K,R,S,C/groups) with input and output channels swapped: (C,R,S,K/groups)."""
     k, r, s, c = w.shape
@@ -150,11 +224,15 @@ def _by_rows(rows: Axis, columns: Axis, channels: int, groups: int) -> bool:
     return groups == 1 and rows.stride == 1 and rows.taps > 1 and columns.taps * channels >= LEAST_ROW
 
 
-def _blocks(images: int, rows: Axis, columns: Axis, channels: int, itemsize: int, by_rows: bool) -> list[Block]:
+def _blocks(
+    images: int, rows: Axis, columns: Axis, channels: int, itemsize: int, by_rows: bool, filters: int
+) -> list[Block]:
+    """Blocks for the windows of ``channels`` channels, with ``filters`` bytes of filters."""
     row_bytes = columns.outputs * columns.taps * channels * itemsize
+    most = min(LARGE_BLOCK, 2 * filters) if filters > LARGE_FILTERS else 0
     if by_rows:
-        return blocks(images, rows.outputs, row_bytes, ROWS_BYTES)
-    return blocks(images, rows.outputs, row_bytes * rows.taps, WINDOW_BYTES)
+        return blocks(images, rows.outputs, row_bytes, max(ROWS_BYTES, most))
+    return blocks(images, rows.outputs, row_bytes * rows.taps, max(WINDOW_BYTES, most))
 
 
 def _window_rows(x: Array, block: Block, rows: Axis, columns: Axis) -> Array:
@@ -206,7 +284,7 @@ def _correlate(x: Array, w: Array, bias: Array | None, y: Array, rows: Axis, col
             np.add(part, bias_row, out=part)
 
     with single_blas_thread:
-        for_each(run, _blocks(x.shape[0], rows, columns, x.shape[3], x.itemsize, by_rows))
+        for_each(run, _blocks(x.shape[0], rows, columns, x.shape[3], x.itemsize, by_rows, w.nbytes))
 
 
 Compute = Callable[[Block, Array], None]  # fills the part (images, rows, Q, K) of the output that is the block's
@@ -234,16 +312,30 @@ def _correlation(x: Array, w: Array, rows: Axis, columns: Axis, groups: int) -> 
 def _correlation_by_rows(x: Array, w: Array, rows: Axis, columns: Axis) -> Compute:
     """Rows of windows, one product a filter row, added up in order."""
     k = w.shape[0]
-    filters = np.ascontiguousarray(w.reshape(k, rows.taps, -1).transpose(1, 2, 0))
+    large = w.nbytes > LARGE_FILTERS
+    if large and w.flags.c_contiguous:  # BLAS packs them in either order: no need to copy them first
+        filters = [w[:, r].reshape(k, -1).T for r in range(rows.taps)]
+    else:
+        filters = list(np.ascontiguousarray(w.transpose(1, 2, 3, 0)).reshape(rows.taps, -1, k))
 
     def compute(block: Block, part: Array) -> None:
         rows_of = _window_rows(x, block, rows, columns)
         shape = (block.rows, block.images, columns.outputs, k)
         total, product = scratch("total", shape, x.dtype), scratch("product", shape, x.dtype)
-        np.matmul(_shifted(rows_of, 0, block.rows), filters[0], out=total.reshape(-1, k))
-        for r in range(1, rows.taps):
-            np.matmul(_shifted(rows_of, r * rows.dilation, block.rows), filters[r], out=product.reshape(-1, k))
-            last = r == rows.taps - 1
-            np.add(total, product, out=part.transpose(1, 0, 2, 3) if last else total)
+        target = part.transpose(1, 0, 2, 3)
+        for r in range(rows.taps):
+            first, last = _meeting(rows, r, block) if large else (0, block.rows)
+            windows = _shifted(rows_of, r * rows.dilation + first, last - first)
+            np.matmul(windows, filters[r], out=(product if r else total)[first:last].reshape(-1, k))
+            outside = (slice(first), slice(last, None))
+            if r == 0:
+                for at in outside:
+                    total[at] = 0
+                continue
+            out = target if r == rows.taps - 1 else total
+            np.add(total[first:last], product[first:last], out=out[first:last])
+            if out is target:
+                for at in outside:
+                    target[at] = total[at]
 
     return compute

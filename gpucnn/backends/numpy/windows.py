@@ -15,6 +15,8 @@ from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 
 Array = NDArray[Any]
 
+LEAST_BLOCKS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -34,6 +36,17 @@ class Axis:
         """The range [low, high) of inputs that the outputs [first, last) read, padding included."""
         low = self.start + first * self.stride
         return low, self.start + (last - 1) * self.stride + (self.taps - 1) * self.dilation + 1
+
+    def meeting(self, tap: int, first: int, last: int) -> tuple[int, int]:
+        """The part [first, last) of those outputs that reads an input, no padding, at a tap; first = last for none."""
+        at = self.start + tap * self.dilation
+        low = min(max(first, -(at // self.stride)), last)
+        return low, max(low, min(last, -((at - self.inputs) // self.stride)))
+
+    def met(self, tap: int, first: int, last: int) -> slice:
+        """The inputs that the outputs [first, last) read at a tap; there must be some, and none of them padding."""
+        at = self.start + tap * self.dilation
+        return slice(at + first * self.stride, at + (last - 1) * self.stride + 1, self.stride)
 
 
 def axes(g: Conv2dGeometry | Pool2dGeometry) -> tuple[Axis, Axis]:
@@ -62,24 +75,21 @@ class Block:
         return self.row_end - self.row
 
 
-def blocks(images: int, rows: int, row_bytes: int, budget: int) -> list[Block]:
+def blocks(images: int, rows: int, row_bytes: int, budget: int, least: int = LEAST_BLOCKS) -> list[Block]:
     """Cuts (images, rows) into blocks of about equal size, at most ``budget`` bytes at ``row_bytes`` an output row.
 
-    Whole images where at least one fits, else runs of rows of one image. Where the budget alone would give few
-    blocks, they are made smaller, down to a quarter of the budget, so that threads have something to share.
+    Whole images where at least one fits, else runs of rows of one image. Where the budget alone would give fewer
+    than ``least``, they are made smaller, down to a quarter of the budget, so that threads have something to share.
     """
     if images == 0 or rows == 0:
         return []
     total = images * rows * row_bytes
-    target = min(budget, max(budget // 4, total // LEAST_BLOCKS))
+    target = min(budget, max(budget // 4, total // least))
     fitting = target // max(rows * row_bytes, 1)
     if fitting >= 1:
         return [Block(a, b, 0, rows) for a, b in spans(images, fitting)]
     cuts = spans(rows, max(target // max(row_bytes, 1), 1))
     return [Block(n, n + 1, a, b) for n in range(images) for a, b in cuts]
-
-
-LEAST_BLOCKS = 8
 
 
 def spans(count: int, size: int) -> list[tuple[int, int]]:
