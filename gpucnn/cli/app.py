@@ -14,6 +14,8 @@ from gpucnn.cli import errors
 from gpucnn.cli.benchmark import bench
 from gpucnn.cli.doctor import doctor
 from gpucnn.cli.inference import evaluate, predict
+from gpucnn.cli.plot import plot
+from gpucnn.cli.show import show
 from gpucnn.cli.train import train
 
 
@@ -30,6 +32,8 @@ app = typer.Typer(
 app.command("train")(errors.guarded(train))
 app.command("eval")(errors.guarded(evaluate))
 app.command("predict")(errors.guarded(predict))
+app.command("plot")(errors.guarded(plot))
+app.command("show")(errors.guarded(show))
 app.command("bench")(errors.guarded(bench))
 app.command("doctor")(errors.guarded(doctor))
 

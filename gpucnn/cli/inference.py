@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpucnn.cli.options import DataDir, DeviceOption, Quiet, usable_device
-from gpucnn.cli.output import Output, count
+from gpucnn.cli.errors import BAD_INPUT, complain, one_line
+from gpucnn.cli.images import open_image, wanted_image
+from gpucnn.cli.options import BestOption, DataDir, DeviceOption, Quiet, WeightsOption, usable_device
+from gpucnn.cli.output import Output
+from gpucnn.cli.runs import chosen_checkpoint, newest_run, picture_folder, told
+from gpucnn.cli.tables import print_table
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
-SIDES = {"cifar10": 32, "shapes": 32, "mnist": 28}  # of the images that each data set trains on
-GREY = ("mnist",)
+    from gpucnn.data import Dataset
+    from gpucnn.training.predictions import Predictions
+
 BATCH = 128
+VIEWS = {"none": "", "mirror": ", each image and its mirror image", "six": ", six views of each image"}
 
 
 def evaluate(
@@ -28,28 +33,81 @@ def evaluate(
     data_dir: DataDir = None,
     device: DeviceOption = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a step.")] = BATCH,
-    weights: Annotated[
-        bool, typer.Option("--weights", help="The weights themselves, not their moving average.")
-    ] = False,
+    weights: WeightsOption = False,
+    best: BestOption = False,
+    tta: Annotated[
+        str | None, typer.Option("--tta", help="Views of each image: none, mirror or six; default: the recipe's.")
+    ] = None,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Draw the three pictures.")] = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The folder for the pictures; default: pictures/ in the run's.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Loss and accuracy of a trained network on the test images."""
+    """Loss and accuracy of a trained network on the test images, class by class, and pictures of its mistakes."""
     from gpucnn import data as sets
     from gpucnn import training
+    from gpucnn.training.predictions import predict as predictions
+    from gpucnn.viz.matrix import confusion_matrix
 
     output = Output(quiet)
-    loaded = training.load_run(run or newest_run(), usable_device(device), average=not weights)
+    checkpoint = chosen_checkpoint(run or newest_run(), best)
+    loaded = training.load_run(checkpoint, usable_device(device), average=not weights)
+    if tta is not None and tta not in VIEWS:
+        raise ValueError(f"--tta must be one of {', '.join(VIEWS)}, got {tta!r}")
+    folder = picture_folder(checkpoint, out) if pictures and out is not None else None
     name = data or loaded.config.data or "cifar10"
     images = sets.create(name, train=False, root=data_dir if data_dir is not None else loaded.config.data_dir)
     if len(images.classes) != len(loaded.classes):
         raise ValueError(f"{name} has {len(images.classes)} classes, the run's network {len(loaded.classes)}")
-    metrics = training.evaluate(loaded.model, loaded.test_loader(images, batch_size))
-    kind = "the moving average of the weights" if loaded.averaged else "the weights"
-    output.say(
-        f"{loaded.config.model} after {count(loaded.epoch, 'epoch')}, {kind},"
-        f" on the {len(images)} test images of {images.name}"
+    views = tta if tta is not None else loaded.config.tta
+    found = predictions(loaded.model, loaded.test_loader(images, batch_size), views)
+    of = f"{told(loaded)}{VIEWS[views]}"
+    output.say(f"{of}, on the {len(images)} test images of {images.name}")
+    output.result(f"loss {found.loss:.4f}, accuracy {found.accuracy:.2%}")
+    matrix = confusion_matrix(found.labels, found.predicted, len(images.classes))
+    _print_classes(output, matrix, images.classes)
+    if pictures:
+        try:
+            folder = folder if folder is not None else picture_folder(checkpoint, None)
+        except OSError as error:  # a run that may only be read is no reason to fail: nobody asked for a folder
+            output.say(f"no pictures: {one_line(error)}")
+            return
+        _draw(folder, matrix, images, found, f"{of}\n{found.accuracy:.2%} of the {len(images)} test images of {name}")
+        output.say(f"pictures: {folder}")
+
+
+def _print_classes(output: Output, matrix: NDArray[np.int64], classes: tuple[str, ...]) -> None:
+    """Each class with its images, how many were right, and what its images were most often taken for instead."""
+    import numpy as np
+
+    rows = []
+    for i, name in enumerate(classes):
+        total, right = int(matrix[i].sum()), int(matrix[i, i])
+        others = matrix[i].copy()
+        others[i] = 0
+        most = int(np.argmax(others))
+        taken = f"{classes[most]} ({others[most]})" if others[most] else ""
+        rows.append((name, str(total), str(right), f"{right / total:.2%}" if total else "-", taken))
+    total, right = int(matrix.sum()), int(matrix.trace())
+    print_table(
+        output,
+        ("class", "images", "right", "accuracy", "most often taken for"),
+        rows,
+        right=(1, 2, 3),
+        last=("all", str(total), str(right), f"{right / total:.2%}", ""),
     )
-    output.result(f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.2%}")
+
+
+def _draw(folder: Path, matrix: NDArray[np.int64], images: Dataset, found: Predictions, title: str) -> None:
+    from gpucnn.viz import matrix as drawing
+    from gpucnn.viz import sheet
+
+    drawing.draw_confusion(matrix, images.classes, folder / "confusion.png", title)
+    drawing.draw_accuracy(matrix, images.classes, folder / "accuracy.png", title)
+    sheet.draw_mistakes(
+        images.images, found.probabilities, found.labels, images.classes, folder / "mistakes.png", title
+    )
 
 
 def predict(
@@ -59,93 +117,45 @@ def predict(
     ] = None,
     top: Annotated[int, typer.Option("--top", help="How many classes to name for each image.")] = 3,
     device: DeviceOption = None,
+    weights: WeightsOption = False,
+    best: BestOption = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what is in pictures: the likeliest classes and their probabilities."""
+    """Say what is in pictures: the likeliest classes and their probabilities.
+
+    A file that is no picture gets a line on standard error; the others are predicted all the same, and the exit code
+    is 2.
+    """
     import numpy as np
 
-    from gpucnn import functional as F
-    from gpucnn import no_grad, tensor, training
+    from gpucnn import training
+    from gpucnn.data import Dataset
+    from gpucnn.training.predictions import predict as predictions
 
     output = Output(quiet)
     if top < 1:
         raise ValueError(f"--top must be at least 1, got {top}")
-    place = usable_device(device)
-    loaded = training.load_run(run or newest_run(), place)
+    checkpoint = chosen_checkpoint(run or newest_run(), best)
+    loaded = training.load_run(checkpoint, usable_device(device), average=not weights)
     name = loaded.config.data or ""
-    side = SIDES.get(name, loaded.model.input_shape[1])
-    pictures = np.stack([open_image(path, side, name in GREY, output) for path in images])
-    _, transform = training.transforms(loaded.model, name)
+    side, grey = wanted_image(name, loaded.model)
+    all_read = True
     for start in range(0, len(images), BATCH):
-        batch = transform(pictures[start : start + BATCH])
-        with no_grad():
-            logits = loaded.model(tensor(batch.transpose(0, 3, 1, 2), device=place))
-            probabilities = F.softmax(logits, dim=1).numpy()
-        for path, row in zip(images[start : start + BATCH], probabilities, strict=True):
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        for place, path in enumerate(images[start : start + BATCH], start):
+            try:
+                pictures[place] = open_image(path, side, grey, output)
+            except (ValueError, OSError) as error:
+                complain(one_line(error))
+                all_read = False
+        if not pictures:
+            continue
+        batch = np.stack(list(pictures.values()))
+        unknown = np.zeros(len(batch), dtype=np.int64)
+        dataset = Dataset(batch, unknown, loaded.classes, name=name, train=False)
+        probabilities = predictions(loaded.model, loaded.test_loader(dataset, BATCH)).probabilities
+        for place, row in zip(pictures, probabilities, strict=True):
             likeliest = np.argsort(-row, kind="stable")[:top]
-            output.result(f"{path}: " + ", ".join(f"{loaded.classes[i]} {row[i]:.1%}" for i in likeliest))
-
-
-def open_image(path: Path, side: int, grey: bool, output: Output) -> NDArray[np.uint8]:
-    """A picture as uint8 (side, side, C), C 1 or 3: turned upright, shorter side scaled to `side`, middle cut out.
-
-    Raises ValueError for a file that is no picture, or one that is cut off or absurdly large, and OSError for a
-    missing one.
-    """
-    import warnings
-
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    mode = "L" if grey else "RGB"
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(file) as opened:
-                size, was = opened.size, opened.mode
-                upright = ImageOps.exif_transpose(_with_bytes(opened)).convert(mode)
-                picture = ImageOps.fit(upright, (side, side), Image.Resampling.BICUBIC)
-        except UnidentifiedImageError:
-            raise ValueError(f"{path}: not an image that can be read") from None
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            Image.DecompressionBombWarning,
-            Image.DecompressionBombError,
-        ) as error:
-            raise ValueError(f"{path}: not an image that can be read ({error})") from None
-    changes = []
-    if size != (side, side):
-        changes.append(f"resized and centre-cropped from {size[0]}x{size[1]} to {side}x{side}")
-    if was != mode:
-        changes.append(f"converted from {was} to {mode}")
-    if changes:
-        output.say(f"{path}: {' and '.join(changes)}")
-    pixels = np.asarray(picture)
-    return pixels[:, :, None] if grey else pixels
-
-
-def _with_bytes(picture: Image.Image) -> Image.Image:
-    """Pixels of 16 bits brought to 8, which Pillow's own conversion would cut off at 255. Raises ValueError for pixels
-    of 32 bits: where their white lies, nobody knows.
-    """
-    import numpy as np
-    from PIL import Image
-
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
-        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError("its pixels have 32 bits; 8 or 16 are expected")
-    return picture
-
-
-def newest_run() -> Path:
-    """The run in runs/ that was written to last. Raises ValueError where there is none."""
-    from gpucnn.training.run_folder import CHECKPOINT, RUNS
-
-    checkpoints = sorted(RUNS.glob(f"*/{CHECKPOINT}"), key=lambda file: file.stat().st_mtime)
-    if not checkpoints:
-        raise ValueError("there is no run in runs/ yet: train one with `gpucnn train`, or name one")
-    return checkpoints[-1].parent
+            output.result(f"{images[place]}: " + ", ".join(f"{loaded.classes[i]} {row[i]:.1%}" for i in likeliest))
+    if not all_read:
+        raise typer.Exit(BAD_INPUT)

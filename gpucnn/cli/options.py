@@ -17,6 +17,8 @@ DeviceOption = Annotated[
     typer.Option("--device", help="cpu, cuda, cuda:1 or emulated; default: cuda where a GPU is usable, else cpu."),
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="A folder that holds the data set.")]
+WeightsOption = Annotated[bool, typer.Option("--weights", help="The weights themselves, not their moving average.")]
+BestOption = Annotated[bool, typer.Option("--best", help="The run's best checkpoint, not its last.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
 
