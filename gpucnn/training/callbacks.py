@@ -66,7 +66,10 @@ def callback_states(callbacks: Iterable[Callback]) -> dict[str, dict[str, Any]]:
 
 def load_callback_states(callbacks: Iterable[Callback], states: Mapping[str, Mapping[str, Any]]) -> None:
     """Gives each callback its state of :func:`callback_states`. A callback without one begins anew, and a state
-    without its callback is left aside: a run may be resumed with other callbacks."""
+    without its callback is left aside: a run may be resumed with other callbacks. Raises ValueError, TypeError or
+    KeyError for what is no such state."""
+    if not isinstance(states, Mapping):
+        raise TypeError(f"the states of callbacks cannot be {states!r:.80}")
     for name, callback in _named(callbacks):
         if name in states:
             callback.load_state_dict(states[name])

@@ -107,8 +107,8 @@ class JSONLines(FileLogger):
 
 class CSVLog(FileLogger):
     """A table with a header (RFC 4180, but lines end in LF alone): the rows of epochs, and with ``steps`` those of
-    steps besides, whose loss, accuracy and fraction of epochs stand in the columns train_loss, train_accuracy and epoch.
-    A value that there is not is left empty.
+    steps besides, whose loss and accuracy stand in the columns train_loss and train_accuracy, and whose epoch is a
+    fraction. A value that there is not is left empty.
     """
 
     COLUMNS = ("kind", *(field.name for field in dataclasses.fields(EpochRecord)), "rss_mib")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,15 @@ def small(**changes: Any) -> training.Config:
     return training.config_for("lenet5", **{**SMALL, **changes})
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """Everything in a checkpoint that must be equal bit by bit: flat, arrays as bytes, without times."""
+def contents(folder: Path, name: str = "checkpoint.safetensors") -> dict[str, Any]:
+    """Everything in a checkpoint that must be equal bit by bit: flat, arrays as bytes, without times and the lengths of
+    files, whose times have more digits or fewer."""
     flat: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
-                if key not in ("epoch_seconds", "metrics_bytes", "config"):
+                if key not in ("epoch_seconds", "bytes", "config"):
                     walk(item, f"{path}/{key}")
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
@@ -43,14 +45,23 @@ def contents(folder: Path) -> dict[str, Any]:
         else:
             flat[path] = value.numpy().tobytes() if hasattr(value, "numpy") else value
 
-    walk(load(folder / "checkpoint.safetensors", device="cpu"), "")
+    walk(load(folder / name, device="cpu"), "")
     return flat
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if "second" not in k} for record in records]
+    """metrics.jsonl without times and memory."""
+    return [_same(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without times and memory."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [_same(row) for row in csv.DictReader(file)]
+
+
+def _same(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if "second" not in k and k != "rss_mib"}
 
 
 def weights(folder: Path) -> list[np.ndarray]:
