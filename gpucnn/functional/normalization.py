@@ -58,9 +58,9 @@ class BatchNorm(Function):
         running = running_mean, running_var
         data = _channels_last(x.data)
         if training:
-            arrays = [None if r is None else layout.contiguous(r.data) for r in running]
-            ctx.statistics = x.backend.batch_norm_statistics(data, *arrays, momentum)
-            for tensor, array in zip(running, arrays, strict=True):
+            means, variances = _array(running_mean), _array(running_var)
+            ctx.statistics = x.backend.batch_norm_statistics(data, means, variances, momentum)
+            for tensor, array in zip(running, (means, variances), strict=True):
                 if tensor is not None:
                     if array is not tensor.data:
                         tensor.data[...] = array

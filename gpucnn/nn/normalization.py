@@ -68,7 +68,7 @@ class _BatchNorm(Module):
         for parameter, wanted in (("weight", affine), ("bias", affine and bias)):
             values = ones(num_features, dtype=dtype, device=device) if wanted else None
             self.register_parameter(parameter, None if values is None else Parameter(values))
-        buffers = (None, None, None)
+        buffers: tuple[Any, Any, Any] = (None, None, None)
         if track_running_stats:
             mean, var = (make(num_features, dtype=dtype, device=device) for make in (zeros, ones))
             buffers = (mean, var, tensor(0, dtype=np.int64, device=device))
@@ -96,13 +96,13 @@ class _BatchNorm(Module):
             expected = " or ".join(f"{rank}-D" for rank in self.ranks)
             raise ValueError(f"{type(self).__name__}: expected {expected} input, got shape {input.shape}")
         own = not self.training or self.track_running_stats  # tracking may have been turned off after construction
-        running = (self.running_mean, self.running_var) if own else (None, None)
+        mean, var = (self.running_mean, self.running_var) if own else (None, None)
         training = self.training or self.running_mean is None
         momentum = 0.0 if self.momentum is None else self.momentum
         tracked = self.num_batches_tracked if self.training and self.track_running_stats else None
         if tracked is not None and self.momentum is None:
             momentum = 1.0 / (int(tracked) + 1)
-        result = F.batch_norm(input, *running, self.weight, self.bias, training, momentum, self.eps)
+        result = F.batch_norm(input, mean, var, self.weight, self.bias, training, momentum, self.eps)
         if tracked is not None:
             tracked.add_(1)  # only now: an input that batch_norm refuses does not count
         return result

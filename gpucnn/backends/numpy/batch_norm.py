@@ -169,7 +169,11 @@ def _scaled(dys: Array, scale: Array) -> Array:
     dxs = np.empty_like(dys)
     pieces = _pieces(dys)
     wide = _Wide(pieces, dys.dtype, scale)
-    for_each(lambda piece: np.multiply(piece.of(dys), wide[piece][0], out=piece.of(dxs)), pieces)
+
+    def run(piece: _Piece) -> None:
+        np.multiply(piece.of(dys), wide[piece][0], out=piece.of(dxs))
+
+    for_each(run, pieces)
     return dxs
 
 
