@@ -16,6 +16,7 @@ from gpucnn.cli.doctor import doctor
 from gpucnn.cli.inference import evaluate, predict
 from gpucnn.cli.plot import plot
 from gpucnn.cli.show import show
+from gpucnn.cli.summary import summary
 from gpucnn.cli.train import train
 
 
@@ -34,6 +35,7 @@ app.command("eval")(errors.guarded(evaluate))
 app.command("predict")(errors.guarded(predict))
 app.command("plot")(errors.guarded(plot))
 app.command("show")(errors.guarded(show))
+app.command("summary")(errors.guarded(summary))
 app.command("bench")(errors.guarded(bench))
 app.command("doctor")(errors.guarded(doctor))
 

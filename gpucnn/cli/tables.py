@@ -51,6 +51,7 @@ def _draw(header: Row, rows: Sequence[Row], right: Sequence[int], last: Row | No
             Text(last[column]) if last is not None else "",
             justify="right" if column in right else "left",
             no_wrap=column in right,
+            overflow="fold",  # a long name goes on in the next line rather than being cut off
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
