@@ -92,6 +92,50 @@ def test_truncated_normal_keeps_to_its_bounds(mean: float, std: float, a: float,
     check_moments(values, mean + std * unit_mean, std**2 * unit_variance, kurtosis)
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5), (6, 6), (4, 3, 3, 2), (20, 2, 1, 3), (1, 4), (4, 1), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_orthogonal_matrices(shape: tuple[int, ...], dtype: type) -> None:
+    tensor = gpucnn.empty(*shape, device="cpu", dtype=dtype)
+    assert init.orthogonal_(tensor, 3.0, Generator(2)) is tensor
+    matrix = tensor.numpy().astype(np.float64).reshape(shape[0], -1)
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    # An entry of the product sums at most len(row) rounded products of a row of length 3 with itself.
+    np.testing.assert_allclose(wide @ wide.T, 9.0 * np.eye(len(wide)), atol=9 * 4 * np.finfo(dtype).eps)
+
+
+def test_all_orthogonal_matrices_are_equally_likely() -> None:
+    """Of 2 x 2 ones half are turns and half mirrors, at any angle; without the choice of signs it is not so."""
+    drawn = [init.orthogonal_(gpucnn.empty(2, 2, device="cpu"), generator=Generator(i)).numpy() for i in range(400)]
+    turns = sum(np.linalg.det(matrix) > 0 for matrix in drawn)
+    angles = np.sort([math.atan2(matrix[1, 0], matrix[0, 0]) for matrix in drawn])
+    assert abs(turns - 200) < 5 * math.sqrt(400) / 2
+    even = (angles + math.pi) / (2 * math.pi)
+    assert np.abs(even - np.arange(400) / 400).max() < math.sqrt(-math.log(1e-6 / 2) / 2 / 400)  # Kolmogorov, Smirnov
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((4, 4, 3, 3), 1), ((6, 2, 3, 2), 1), ((2, 6, 5, 1), 1), ((6, 2, 3, 3), 3)]
+)
+def test_dirac_filters_pass_their_input_on(shape: tuple[int, ...], groups: int) -> None:
+    weight = init.dirac_(init.ones_(gpucnn.empty(*shape, device="cpu")), groups)
+    x = gpucnn.randn(2, shape[1] * groups, 6, 7, device="cpu")
+    pad = tuple((size // 2, size - 1 - size // 2) for size in shape[2:])
+    y = gpucnn.functional.conv2d(x, weight, padding=pad, groups=groups).numpy()
+    each, passed = shape[0] // groups, min(shape[0] // groups, shape[1])
+    for group in range(groups):
+        own = y[:, group * each : (group + 1) * each]
+        np.testing.assert_array_equal(own[:, :passed], x.numpy()[:, group * shape[1] : group * shape[1] + passed])
+        assert not own[:, passed:].any()
+
+
+def test_dirac_on_a_part_of_the_filters_leaves_the_others() -> None:
+    layer = gpucnn.nn.Conv2d(2, 5, 3, device="cpu")
+    before = layer.weight.numpy()
+    init.dirac_(layer.filters()[:2])
+    after = layer.weight.numpy()
+    assert np.array_equal(before[2:], after[2:]) and after[:2].sum() == 2.0 and after[0, 0, 1, 1] == 1.0
+
+
 def test_constants() -> None:
     tensor = gpucnn.empty(2, 3, device="cpu")
     assert init.constant_(tensor, 2.5).numpy().tolist() == [[2.5] * 3] * 2
@@ -143,6 +187,12 @@ def test_gains() -> None:
         (lambda t: init.normal_(t, std=-1.0), "normal_: std must be finite and not negative, got -1.0"),
         (lambda t: init.trunc_normal_(t, a=2.0, b=2.0), "trunc_normal_: a must be below b"),
         (lambda t: init.kaiming_normal_(t, mode="fan"), "kaiming_normal_: mode must be"),
+        (lambda t: init.orthogonal_(t[0]), r"orthogonal_: the tensor must have at least two axes, got shape \(2,\)"),
+        (lambda t: init.dirac_(t), r"dirac_: the tensor must have 3, 4 or 5 axes, got shape \(2, 2\)"),
+        (
+            lambda t: init.dirac_(t.reshape(2, 2, 1), 3),
+            "dirac_: the 2 output channels must be divisible by groups, got",
+        ),
     ],
 )
 def test_wrong_arguments(call: Callable[[gpucnn.Tensor], object], message: str) -> None:
