@@ -5,43 +5,17 @@
 //                     d = d + momentum * buffer (Nesterov), else buffer
 //     parameter -= lr * d
 //
-// and the moving average of the weights, average -= rate * (average - parameter), likewise.
+// and the moving average of the weights, average -= rate * (average - parameter), likewise. `maximize` turns the
+// gradient's sign.
 //
-// The arrays come as tables of pointers. Array t has sizes[t] elements and is cut into chunks of CHUNK;
-// first_chunk[t] counts the chunks of the arrays before it, first_chunk[arrays] all; each array has its own weight
-// decay, for biases commonly have none.
-//
-// Launch: blocks of 256, any grid; a block owns a chunk at a time and finds its array by bisection; thread j owns the
-// chunk's elements j, j + 256, ... No alignment is asked for: parameters may be slices.
+// Each array has its own weight decay, for biases commonly have none. Tables, launch and mapping: chunks.cuh.
 
-#include "common.cuh"
-
-constexpr int CHUNK = 2048;
-
-struct Chunk {
-    int array;
-    long long begin, end;  // elements of that array
-};
-
-__device__ __forceinline__ Chunk find_chunk(
-    long long chunk, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, int arrays) {
-    int low = 0, high = arrays;  // first_chunk[low] <= chunk < first_chunk[high]
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (first_chunk[middle] <= chunk) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    const long long begin = (chunk - first_chunk[low]) * CHUNK;
-    return {low, begin, min(begin + CHUNK, sizes[low])};
-}
+#include "chunks.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) sgd_step(
     INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
     IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays,
-    int arrays, float lr) {
+    int arrays, float lr, int maximize) {
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
         float* __restrict__ parameter = parameters[part.array];
@@ -49,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(256) sgd_step(
         const float weight_decay = weight_decays[part.array];
         for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
             const float p = parameter[i];
-            parameter[i] = fmaf(-lr, fmaf(weight_decay, p, gradient[i]), p);
+            parameter[i] = fmaf(-lr, fmaf(weight_decay, p, maximize ? -gradient[i] : gradient[i]), p);
         }
     }
 }
@@ -58,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(256) sgd_momentum_step(
     INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
     INOUT float* const* __restrict__ momenta, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes,
     IN float* __restrict__ weight_decays, int arrays, float lr, float momentum, float one_minus_dampening, int nesterov,
-    int first) {
+    int first, int maximize) {
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
         float* __restrict__ parameter = parameters[part.array];
@@ -67,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(256) sgd_momentum_step(
         float* __restrict__ buffer = momenta[part.array];
         for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
             const float p = parameter[i];
-            const float d = fmaf(weight_decay, p, gradient[i]);
+            const float d = fmaf(weight_decay, p, maximize ? -gradient[i] : gradient[i]);
             const float b = first ? d : fmaf(momentum, buffer[i], one_minus_dampening * d);
             buffer[i] = b;
             parameter[i] = fmaf(-lr, nesterov ? fmaf(momentum, b, d) : b, p);

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucnn.backends.cuda import optimizer
+from gpucnn.backends.cuda import chunks
 from tests.kernels.arrays import exact_ends, host, launches, unaligned
 from tests.numpy_backend.geometries import normal
 from tests.support import reference
@@ -64,7 +64,7 @@ def test_two_hundred_arrays_in_one_launch(backend: Any) -> None:
 
 
 def test_more_chunks_than_blocks(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizer, "MAX_BLOCKS", 2)
+    monkeypatch.setattr(chunks, "MAX_BLOCKS", 2)
     start, gradient = normal(1, (13001,), np.float32), normal(2, (13001,), np.float32)
     parameter = backend.from_host(start)
     backend.sgd_step([parameter], [backend.from_host(gradient)], None, 0.25, 0.0, 0.0, 0.0, False, True)
@@ -110,10 +110,10 @@ def test_the_moving_average_of_equal_values_is_that_value(backend: Any) -> None:
 
 
 def test_tables_of_chunks_are_kept_and_bounded(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizer, "MOST_TABLES", 3)
+    monkeypatch.setattr(chunks, "MOST_TABLES", 3)
     for size in range(1, 9):
-        first_chunk, sizes, chunks = optimizer._chunks(backend, (size, 2048, 2049))
-        assert optimizer._chunks(backend, (size, 2048, 2049))[0] is first_chunk
-        assert host(backend, first_chunk).tolist() == [0, 1, 2, 4] and chunks == 4
+        first_chunk, sizes, count = chunks.tables_of(backend, (size, 2048, 2049))
+        assert chunks.tables_of(backend, (size, 2048, 2049))[0] is first_chunk
+        assert host(backend, first_chunk).tolist() == [0, 1, 2, 4] and count == 4
         assert host(backend, sizes).tolist() == [size, 2048, 2049]
-    assert len(optimizer._tables[backend]) <= 3
+    assert len(chunks._tables[backend]) <= 3

@@ -17,6 +17,7 @@ from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
 from gpucnn.backends.cuda import (
     activation,
     batch_norm,
+    clip,
     conv2d,
     cross_entropy,
     elementwise,
@@ -204,11 +205,75 @@ class CudaBackend(Backend):
         weight_decay: float | Sequence[float],
         nesterov: bool,
         first: bool,
+        maximize: bool = False,
     ) -> None:
-        optimizer.sgd_step(self, parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first)
+        optimizer.sgd_step(
+            self, parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first, maximize
+        )
 
     def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
         optimizer.moving_average_step(self, averages, parameters, decay)
+
+    def adam_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        exp_avgs: Sequence[Array],
+        exp_avg_sqs: Sequence[Array],
+        max_exp_avg_sqs: Sequence[Array] | None,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decays: Sequence[float],
+        decoupled: bool,
+        maximize: bool,
+        step: int,
+    ) -> None:
+        optimizer.adam_step(
+            self, parameters, gradients, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, lr,
+            beta1, beta2, eps, weight_decays, decoupled, maximize, step,
+        )  # fmt: skip
+
+    def rmsprop_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        square_avgs: Sequence[Array],
+        grad_avgs: Sequence[Array] | None,
+        momenta: Sequence[Array] | None,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        weight_decays: Sequence[float],
+        maximize: bool,
+    ) -> None:
+        optimizer.rmsprop_step(
+            self, parameters, gradients, square_avgs, grad_avgs, momenta,
+            lr, alpha, eps, momentum, weight_decays, maximize,
+        )  # fmt: skip
+
+    def adagrad_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        sums: Sequence[Array],
+        lr: float,
+        eps: float,
+        weight_decays: Sequence[float],
+        maximize: bool,
+    ) -> None:
+        optimizer.adagrad_step(self, parameters, gradients, sums, lr, eps, weight_decays, maximize)
+
+    def total_norm(self, arrays: Sequence[Array], order: float) -> Array:
+        return clip.total_norm(self, arrays, order)
+
+    def scale_all(self, arrays: Sequence[Array], factor: Array) -> None:
+        clip.scale_all(self, arrays, factor)
+
+    def clamp_all(self, arrays: Sequence[Array], limit: float) -> None:
+        clip.clamp_all(self, arrays, limit)
 
 
 def _by_memory_order(array: Array) -> tuple[Array, tuple[int, ...]]:

@@ -1,25 +1,12 @@
-"""SGD and the moving average of weights over all parameters in one launch, on kernels/sgd.cu."""
+"""Optimizers' steps, and the moving average of weights, over all parameters in one launch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda.grids import MAX_BLOCKS, THREADS, ceil_div
-from gpucnn.layout import memory_view
-
-SOURCE = "sgd.cu"
-CHUNK = 2048  # elements that a block updates at a time, as in the kernel file
-MOST_TABLES = 64  # lists of sizes, and of weight decays, whose tables are kept on a device
-
-Sizes = tuple[int, ...]
-Numbers = tuple[float, ...]
-_tables: WeakKeyDictionary[Any, dict[Sizes, tuple[Array, Array, int]]] = WeakKeyDictionary()
-_number_tables: WeakKeyDictionary[Any, dict[Numbers, Array]] = WeakKeyDictionary()
+from gpucnn.backends.cuda import chunks
 
 
 def sgd_step(
@@ -33,57 +20,118 @@ def sgd_step(
     weight_decay: float | Sequence[float],
     nesterov: bool,
     first: bool,
+    maximize: bool,
 ) -> None:
-    """One step of SGD on all parameters, in place."""
+    """PyTorch's SGD, as base.py states it."""
     decays = weight_decay if isinstance(weight_decay, Sequence) else [weight_decay] * len(parameters)
-    lists = [parameters, gradients] if momenta is None else [parameters, gradients, momenta]
-    tables, (first_chunk, sizes, chunks) = _prepare(backend, lists)
-    if not chunks:
-        return
-    own_decays = _numbers(backend, tuple(d for d, p in zip(decays, parameters, strict=True) if p.size))
-    grid, arrays = min(chunks, MAX_BLOCKS), len(tables[0])
     if momenta is None:
-        backend.launch(SOURCE, "sgd_step", grid, THREADS, *tables, first_chunk, sizes, own_decays, arrays, lr)
+        lists = [parameters, gradients]
+        chunks.launch(backend, "sgd.cu", "sgd_step", lists, lr, int(maximize), numbers=decays)
         return
-    backend.launch(
-        SOURCE, "sgd_momentum_step", grid, THREADS, *tables, first_chunk, sizes, own_decays, arrays,
-        lr, momentum, 1.0 - dampening, int(nesterov), int(first),
-    )  # fmt: skip
+    options = (lr, momentum, 1.0 - dampening, int(nesterov), int(first), int(maximize))
+    lists = [parameters, gradients, momenta]
+    chunks.launch(backend, "sgd.cu", "sgd_momentum_step", lists, *options, numbers=decays)
 
 
 def moving_average_step(backend: Any, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
     """average -= (1 - decay) * (average - parameter) on all arrays, in place."""
-    tables, (first_chunk, sizes, chunks) = _prepare(backend, [averages, parameters])
-    if chunks:
-        backend.launch(
-            SOURCE, "moving_average_step", min(chunks, MAX_BLOCKS), THREADS,
-            *tables, first_chunk, sizes, len(tables[0]), 1.0 - decay,
-        )  # fmt: skip
+    chunks.launch(backend, "sgd.cu", "moving_average_step", [averages, parameters], 1.0 - decay)
 
 
-def _prepare(backend: Any, lists: Sequence[Sequence[Array]]) -> tuple[list[list[Array]], tuple[Array, Array, int]]:
-    """The arrays that have elements, as C-contiguous views of their memory, and the tables of their chunks."""
-    tables = [[memory_view(array) for array in arrays if array.size] for arrays in lists]
-    return tables, _chunks(backend, tuple(int(array.size) for array in tables[0]))
+class _AdamOptions(NamedTuple):
+    """The struct of adam.cu, field by field."""
+
+    lr: float
+    one_minus_beta1: float
+    beta2: float
+    one_minus_beta2: float
+    eps: float
+    step_size: float
+    root_correction: float
+    decoupled: int
+    maximize: int
+
+    def as_struct(self) -> tuple[float, ...]:
+        return tuple(self)
 
 
-def _chunks(backend: Any, sizes: Sizes) -> tuple[Array, Array, int]:
-    """first_chunk (arrays + 1,) and sizes (arrays,) on the device, and how many chunks there are."""
-    known = _tables.setdefault(backend, {})
-    if sizes not in known:
-        first_chunk = np.cumsum([0, *(ceil_div(size, CHUNK) for size in sizes)], dtype=np.int64)
-        if len(known) >= MOST_TABLES:
-            known.clear()
-        on_device = backend.constant(first_chunk), backend.constant(np.array(sizes, np.int64))
-        known[sizes] = *on_device, int(first_chunk[-1])
-    return known[sizes]
+def adam_step(
+    backend: Any,
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
+    exp_avgs: Sequence[Array],
+    exp_avg_sqs: Sequence[Array],
+    max_exp_avg_sqs: Sequence[Array] | None,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decays: Sequence[float],
+    decoupled: bool,
+    maximize: bool,
+    step: int,
+) -> None:
+    """PyTorch's Adam, as base.py states it."""
+    options = _AdamOptions(
+        lr, 1.0 - beta1, beta2, 1.0 - beta2, eps, lr / (1.0 - beta1**step), (1.0 - beta2**step) ** -0.5,
+        int(decoupled), int(maximize),
+    )  # fmt: skip
+    lists = [parameters, gradients, exp_avgs, exp_avg_sqs]
+    kernel = "adam_step"
+    if max_exp_avg_sqs is not None:
+        lists.append(max_exp_avg_sqs)
+        kernel = "adam_amsgrad_step"
+    chunks.launch(backend, "adam.cu", kernel, lists, options, numbers=weight_decays)
 
 
-def _numbers(backend: Any, numbers: Numbers) -> Array:
-    """``numbers`` (arrays,) as float32 on the device; kept, so that a steady training step copies nothing."""
-    known = _number_tables.setdefault(backend, {})
-    if numbers not in known:
-        if len(known) >= MOST_TABLES:
-            known.clear()
-        known[numbers] = backend.constant(np.array(numbers, np.float32))
-    return known[numbers]
+class _RmspropOptions(NamedTuple):
+    """The struct of rmsprop.cu, field by field."""
+
+    lr: float
+    alpha: float
+    one_minus_alpha: float
+    eps: float
+    momentum: float
+    maximize: int
+
+    def as_struct(self) -> tuple[float, ...]:
+        return tuple(self)
+
+
+def rmsprop_step(
+    backend: Any,
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
+    square_avgs: Sequence[Array],
+    grad_avgs: Sequence[Array] | None,
+    momenta: Sequence[Array] | None,
+    lr: float,
+    alpha: float,
+    eps: float,
+    momentum: float,
+    weight_decays: Sequence[float],
+    maximize: bool,
+) -> None:
+    """PyTorch's RMSprop, as base.py states it."""
+    options = _RmspropOptions(lr, alpha, 1.0 - alpha, eps, momentum, int(maximize))
+    lists, kernel = [parameters, gradients, square_avgs], "rmsprop"
+    for arrays, word in ((grad_avgs, "_centered"), (momenta, "_momentum")):
+        if arrays is not None:
+            lists.append(arrays)
+            kernel += word
+    chunks.launch(backend, "rmsprop.cu", f"{kernel}_step", lists, options, numbers=weight_decays)
+
+
+def adagrad_step(
+    backend: Any,
+    parameters: Sequence[Array],
+    gradients: Sequence[Array],
+    sums: Sequence[Array],
+    lr: float,
+    eps: float,
+    weight_decays: Sequence[float],
+    maximize: bool,
+) -> None:
+    """PyTorch's Adagrad, as base.py states it."""
+    lists = [parameters, gradients, sums]
+    chunks.launch(backend, "adagrad.cu", "adagrad_step", lists, lr, eps, int(maximize), numbers=weight_decays)

@@ -10,7 +10,9 @@ import numpy as np
 from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
 from gpucnn.backends.numpy import (
     activation,
+    adaptive,
     batch_norm,
+    clip,
     conv2d,
     cross_entropy,
     elementwise,
@@ -143,8 +145,72 @@ class NumpyBackend(Backend):
         weight_decay: float | Sequence[float],
         nesterov: bool,
         first: bool,
+        maximize: bool = False,
     ) -> None:
-        optimizer.sgd_step(parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first)
+        optimizer.sgd_step(
+            parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first, maximize
+        )
 
     def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
         optimizer.moving_average_step(averages, parameters, decay)
+
+    def adam_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        exp_avgs: Sequence[Array],
+        exp_avg_sqs: Sequence[Array],
+        max_exp_avg_sqs: Sequence[Array] | None,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decays: Sequence[float],
+        decoupled: bool,
+        maximize: bool,
+        step: int,
+    ) -> None:
+        adaptive.adam_step(
+            parameters, gradients, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, lr,
+            beta1, beta2, eps, weight_decays, decoupled, maximize, step,
+        )  # fmt: skip
+
+    def rmsprop_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        square_avgs: Sequence[Array],
+        grad_avgs: Sequence[Array] | None,
+        momenta: Sequence[Array] | None,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        weight_decays: Sequence[float],
+        maximize: bool,
+    ) -> None:
+        adaptive.rmsprop_step(
+            parameters, gradients, square_avgs, grad_avgs, momenta,
+            lr, alpha, eps, momentum, weight_decays, maximize,
+        )  # fmt: skip
+
+    def adagrad_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        sums: Sequence[Array],
+        lr: float,
+        eps: float,
+        weight_decays: Sequence[float],
+        maximize: bool,
+    ) -> None:
+        adaptive.adagrad_step(parameters, gradients, sums, lr, eps, weight_decays, maximize)
+
+    def total_norm(self, arrays: Sequence[Array], order: float) -> Array:
+        return clip.total_norm(arrays, order)
+
+    def scale_all(self, arrays: Sequence[Array], factor: Array) -> None:
+        clip.scale_all(arrays, factor)
+
+    def clamp_all(self, arrays: Sequence[Array], limit: float) -> None:
+        clip.clamp_all(arrays, limit)

@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy.elementwise import pieces
+from gpucnn.backends.numpy.many import over_pieces
 from gpucnn.backends.numpy.scratch import scratch
-from gpucnn.backends.numpy.threads import for_each
-from gpucnn.layout import memory_view
 
 Array = NDArray[Any]
+
+
+def direction(parameter: Array, gradient: Array, weight_decay: float, maximize: bool) -> Array:
+    """The gradient, or minus the gradient, plus weight_decay * parameter, in scratch memory."""
+    g = scratch("step", parameter.shape, parameter.dtype)
+    if not weight_decay:
+        return np.negative(gradient, out=g) if maximize else np.positive(gradient, out=g)
+    np.multiply(parameter, parameter.dtype.type(weight_decay), out=g)
+    return (np.subtract if maximize else np.add)(g, gradient, out=g)
 
 
 def sgd_step(
@@ -26,21 +33,16 @@ def sgd_step(
     weight_decay: float | Sequence[float],
     nesterov: bool,
     first: bool,
+    maximize: bool,
 ) -> None:
     """PyTorch's SGD, as base.py states it."""
-    buffers = [None] * len(parameters) if momenta is None else momenta
     decays = weight_decay if isinstance(weight_decay, Sequence) else [weight_decay] * len(parameters)
 
-    def run(item: tuple[Array, Array, Array | None, float]) -> None:
-        parameter, gradient, buffer, decay = item
+    def run(parameter: Array, gradient: Array, *rest: Any) -> None:
         real = parameter.dtype.type
-        d = scratch("step", parameter.shape, parameter.dtype)
-        if decay:
-            np.multiply(parameter, real(decay), out=d)
-            np.add(d, gradient, out=d)
-        else:
-            np.copyto(d, gradient)
-        if buffer is not None:
+        d = direction(parameter, gradient, rest[-1], maximize)
+        if momenta is not None:
+            buffer = rest[0]
             if first:
                 np.copyto(buffer, d)
             else:
@@ -55,26 +57,16 @@ def sgd_step(
         np.multiply(d, real(lr), out=d)
         np.subtract(parameter, d, out=parameter)
 
-    items = []
-    for parameter, gradient, buffer, decay in zip(parameters, gradients, buffers, decays, strict=True):
-        p, d = memory_view(parameter).reshape(-1), memory_view(gradient).reshape(-1)
-        b = None if buffer is None else memory_view(buffer).reshape(-1)
-        items += [(p[at], d[at], None if b is None else b[at], decay) for at in pieces(p.size)]
-    for_each(run, items)
+    over_pieces(run, [parameters, gradients, *([] if momenta is None else [momenta])], decays)
 
 
 def moving_average_step(averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
     """average -= (1 - decay) * (average - parameter)."""
 
-    def run(item: tuple[Array, Array]) -> None:
-        average, parameter = item
+    def run(average: Array, parameter: Array) -> None:
         step = scratch("step", average.shape, average.dtype)
         np.subtract(average, parameter, out=step)
         np.multiply(step, average.dtype.type(1 - decay), out=step)
         np.subtract(average, step, out=average)
 
-    items = []
-    for average, parameter in zip(averages, parameters, strict=True):
-        a, p = memory_view(average).reshape(-1), memory_view(parameter).reshape(-1)
-        items += [(a[at], p[at]) for at in pieces(a.size)]
-    for_each(run, items)
+    over_pieces(run, [averages, parameters])

@@ -1,0 +1,77 @@
+// The norm of all gradients of a network together, and what clips them: a factor from device memory, or a limit.
+//
+// norm_partials: one value a chunk, of powers |x|^p added up (the largest |x| for the infinity norm). Block as in
+// chunks.cuh; thread j adds its elements j, j + 256, ... of the chunk in order, then the 256 sums are added in a fixed
+// tree. norm_total: one block does the same with the partial values and takes the root, so the result depends on the
+// arrays' sizes alone. `kind`: 0 for the infinity norm, 1 and 2 for those norms, 3 for any other power.
+//
+// Tables, launch and mapping of the rest: chunks.cuh.
+
+#include "chunks.cuh"
+
+// NaN is larger than all, as in PyTorch.
+__device__ __forceinline__ float norm_add(int kind, float sum, float value) {
+    if (kind != 0) return sum + value;
+    return value > sum || value != value ? value : sum;
+}
+
+// The sum (or the largest) of 256 threads' values, in thread 0.
+__device__ __forceinline__ float norm_of_block(int kind, float sum, float* values) {
+    values[threadIdx.x] = sum;
+    for (int half = 128; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) values[threadIdx.x] = norm_add(kind, values[threadIdx.x], values[threadIdx.x + half]);
+    }
+    return values[0];
+}
+
+extern "C" __global__ void __launch_bounds__(256) norm_partials(
+    IN float* const* __restrict__ gradients, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes,
+    int arrays, OUT float* __restrict__ partial, int kind, float order) {
+    __shared__ float values[256];
+    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
+        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
+        IN float* __restrict__ gradient = gradients[part.array];
+        float sum = 0.0f;
+        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
+            const float x = fabsf(gradient[i]);
+            sum = norm_add(kind, sum, kind == 2 ? x * x : kind == 3 ? powf(x, order) : x);
+        }
+        const float total = norm_of_block(kind, sum, values);
+        if (threadIdx.x == 0) partial[chunk] = total;
+        __syncthreads();  // before the next chunk's values
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) norm_total(
+    IN float* __restrict__ partial, OUT float* __restrict__ total, long long count, int kind, float one_over_order) {
+    __shared__ float values[256];
+    float sum = 0.0f;
+    for (long long i = threadIdx.x; i < count; i += blockDim.x) sum = norm_add(kind, sum, partial[i]);
+    const float all = norm_of_block(kind, sum, values);
+    if (threadIdx.x == 0) total[0] = kind == 2 ? sqrtf(all) : kind == 3 ? powf(all, one_over_order) : all;
+}
+
+extern "C" __global__ void __launch_bounds__(256) scale_all(
+    INOUT float* const* __restrict__ gradients, IN long long* __restrict__ first_chunk,
+    IN long long* __restrict__ sizes, int arrays, IN float* __restrict__ factor) {
+    const float by = factor[0];
+    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
+        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
+        float* __restrict__ gradient = gradients[part.array];
+        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) gradient[i] *= by;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) clamp_all(
+    INOUT float* const* __restrict__ gradients, IN long long* __restrict__ first_chunk,
+    IN long long* __restrict__ sizes, int arrays, float limit) {
+    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
+        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
+        float* __restrict__ gradient = gradients[part.array];
+        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
+            const float x = gradient[i];
+            gradient[i] = x > limit ? limit : x < -limit ? -limit : x;  // NaN stays
+        }
+    }
+}
