@@ -40,7 +40,7 @@ class Purpose(IntEnum):
     INIT = 4
     SAMPLE = 5  # gpucnn.rand, randn and their like
     SHAPES = 6  # the generated data set
-    SPLIT = 7  # images held out of a training set
+    SPLIT = 7  # data sets taken apart: random_split
     FLIP = 8  # an image's own coin: step is its place in the data set
     USER = 1024
 

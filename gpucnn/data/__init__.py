@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from gpucnn.data import transforms
+from gpucnn.data.arrays import TensorDataset, random_split
 from gpucnn.data.augment import Augment
 from gpucnn.data.cifar10 import CIFAR10
+from gpucnn.data.cifar100 import CIFAR100
 from gpucnn.data.dataset import DataError, Dataset
 from gpucnn.data.download import NotFoundError
+from gpucnn.data.fashion_mnist import FashionMNIST
+from gpucnn.data.image_folder import ImageFolder
 from gpucnn.data.loader import DataLoader
 from gpucnn.data.mnist import MNIST
 from gpucnn.data.registry import create, find, names
@@ -15,6 +19,7 @@ from gpucnn.data.transforms import CIFAR10_MEAN, CIFAR10_STD
 
 __all__ = [
     "CIFAR10",
+    "CIFAR100",
     "CIFAR10_MEAN",
     "CIFAR10_STD",
     "MNIST",
@@ -22,10 +27,14 @@ __all__ = [
     "DataError",
     "DataLoader",
     "Dataset",
+    "FashionMNIST",
+    "ImageFolder",
     "NotFoundError",
     "Shapes",
+    "TensorDataset",
     "create",
     "find",
     "names",
+    "random_split",
     "transforms",
 ]

@@ -9,6 +9,7 @@ stored by plane, (C, H, W).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ SIDE, CHANNELS = 32, 3
 PIXELS = CHANNELS * SIDE * SIDE
 IMAGES_PER_BATCH = 10_000
 BATCHES = 5
-PYTHON_FOLDER, BINARY_FOLDER = "cifar-10-batches-py", "cifar-10-batches-bin"
 FILE_LIMIT = 64 << 20  # a batch has 30 MiB; whatever is larger than this is no batch
 
 ARCHIVE = Remote(
@@ -32,6 +32,29 @@ ARCHIVE = Remote(
     ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
     "md5:c58f30108f718f92721af3b95e74349a",
     170_498_071,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a CIFAR is published: the folders of its two versions, and the names of its archives."""
+
+    title: str
+    python_folder: str
+    binary_folder: str
+    archives: tuple[str, ...]  # how the names of whole archives begin
+    folders: tuple[str, ...] = ()  # where else archives may be
+    parts: bool = False  # whether archives called part* may hold the files between them
+    limit: int = FILE_LIMIT  # bytes; no file is larger
+
+
+LAYOUT = Layout(
+    "CIFAR-10",
+    "cifar-10-batches-py",
+    "cifar-10-batches-bin",
+    ("cifar-10-python.", "cifar-10-binary."),
+    ("cifar-10", "cifar10"),
+    parts=True,
 )
 
 
@@ -59,15 +82,15 @@ class CIFAR10(Dataset):
         download: bool = True,
         images_per_batch: int = IMAGES_PER_BATCH,
     ) -> None:
-        source = _find(root, train, download)
-        read, names = _read_python, python_names(train)
-        if not source.has(names[0]) and any(map(source.has, binary_names(train))):
-            read, names = _read_binary, binary_names(train)
+        names, binary = python_names(train), binary_names(train)
+        source = find_source(LAYOUT, ARCHIVE, names + binary, root, download)
+        pickled = source.has(names[0]) or not any(map(source.has, binary))
+        names = names if pickled else binary
         images = np.empty((len(names) * images_per_batch, SIDE, SIDE, CHANNELS), dtype=np.uint8)
         labels = np.empty(len(images), dtype=np.int64)
         for k, name in enumerate(names):  # one at a time: a second copy of all would double the peak of memory
             here = slice(k * images_per_batch, (k + 1) * images_per_batch)
-            pixels, labels[here] = read(source, name, images_per_batch)
+            pixels, labels[here] = (read_python if pickled else read_binary)(source, name, images_per_batch)
             images[here] = pixels.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)
         super().__init__(images, labels, CLASSES, name="cifar10", train=train, source=str(source))
 
@@ -82,57 +105,59 @@ def binary_names(train: bool) -> list[str]:
     return [f"{name}.bin" for name in python_names(train)]
 
 
-def _find(root: str | Path | None, train: bool, download: bool) -> Source:
+def find_source(layout: Layout, archive: Remote, wanted: list[str], root: str | Path | None, download: bool) -> Source:
+    """Where the files ``wanted`` are, of one version or of both; downloads ``archive`` where they are nowhere and it
+    may."""
     from gpucnn import settings
 
     if root is not None:
         place = Path(root).expanduser()
-        source = _look(place, train)
+        source = _look(layout, place, wanted)
         if source is None:
-            problem = "no CIFAR-10 there" if place.exists() else "no such file or folder"
+            problem = f"no {layout.title} there" if place.exists() else "no such file or folder"
             raise NotFoundError(
-                f"{place}: {problem}: expected {PYTHON_FOLDER}, {BINARY_FOLDER} or an archive of one ({ARCHIVE.name})"
+                f"{place}: {problem}: expected {layout.python_folder}, {layout.binary_folder}"
+                f" or an archive of one ({archive.name})"
             )
         return source
     cache = settings.cache_dir() / "data"
     places = [place for place in (settings.data_dir(), cache) if place is not None]
     for place in places:
-        source = _look(place, train)
+        source = _look(layout, place, wanted)
         if source is not None:
             return source
-    looked = f"CIFAR-10 is not in {' or '.join(map(str, places))}"
+    looked = f"{layout.title} is not in {' or '.join(map(str, places))}"
     if not download:
         raise NotFoundError(f"{looked}, and it was not to be downloaded")
     try:
-        archive = fetch(ARCHIVE, cache)
+        fetched = fetch(archive, cache)
     except NotFoundError as error:
         raise NotFoundError(f"{looked}; {error}") from error
     try:
-        return FolderSource(unpack(archive, cache, PYTHON_FOLDER))
+        return FolderSource(unpack(fetched, cache, layout.python_folder))
     except OSError as error:
-        raise DataError(f"{archive}: cannot be unpacked into {cache} ({error.strerror or error})") from error
+        raise DataError(f"{fetched}: cannot be unpacked into {cache} ({error.strerror or error})") from error
     finally:
-        archive.unlink(missing_ok=True)
+        fetched.unlink(missing_ok=True)
 
 
-def _look(place: Path, train: bool) -> Source | None:
-    """What ``place`` offers: batch files, one of the published folders, an archive, or archives that hold the batches
-    in parts."""
-    wanted = [*python_names(train), *binary_names(train)]
+def _look(layout: Layout, place: Path, wanted: list[str]) -> Source | None:
+    """What ``place`` offers: the files, one of the published folders, an archive, or archives that hold the files in
+    parts."""
     if place.is_file():
         if not place.name.endswith(ARCHIVE_SUFFIXES):
             raise DataError(f"{place}: expected a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)})")
-        return _with_batches([ArchiveSource([place], wanted, FILE_LIMIT)], wanted)
-    folders = (place, place / PYTHON_FOLDER, place / BINARY_FOLDER)
+        return _with_batches([ArchiveSource([place], wanted, layout.limit)], wanted)
+    folders = (place, place / layout.python_folder, place / layout.binary_folder)
     found = _with_batches(map(FolderSource, folders), wanted)
     if found is not None:
         return found
-    for folder in (place, place / "cifar-10", place / "cifar10"):
+    for folder in (place, *(place / name for name in layout.folders)):
         archives = archives_in(folder)
-        published = [path for path in archives if path.name.startswith(("cifar-10-python.", "cifar-10-binary."))]
-        archives = published[-1:] or [path for path in archives if path.name.startswith("part")]
-        if archives:
-            return ArchiveSource(archives, wanted, FILE_LIMIT)
+        published = [path for path in archives if path.name.startswith(layout.archives)]
+        parts = [path for path in archives if path.name.startswith("part")] if layout.parts else []
+        if published or parts:
+            return ArchiveSource(published[-1:] or parts, wanted, layout.limit)
     return None
 
 
@@ -140,37 +165,46 @@ def _with_batches(sources: Iterable[Source], wanted: list[str]) -> Source | None
     return next((source for source in sources if any(source.has(name) for name in wanted)), None)
 
 
-def _read_python(source: Source, name: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """One pickled batch: {b"data": uint8 (count, 3072), b"labels": list of count ints}."""
+def read_python(
+    source: Source, name: str, count: int, key: bytes = b"labels", classes: int = len(CLASSES), limit: int = FILE_LIMIT
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """One pickled batch: {b"data": uint8 (count, 3072), key: list of count ints}."""
     where = source.where(name)
-    content = pickles.load(source.read(name, FILE_LIMIT), where)
-    missing = [key.decode() for key in (b"data", b"labels") if key not in content]
+    content = pickles.load(source.read(name, limit), where)
+    missing = [wanted.decode() for wanted in (b"data", key) if wanted not in content]
     if missing:
-        raise DataError(f"{where}: expected a batch with data and labels, found no {' and no '.join(missing)}")
-    pixels, labels = pickles.as_bytes_array(content[b"data"], where), content[b"labels"]
+        raise DataError(f"{where}: expected a batch with data and {key.decode()}, found no {' and no '.join(missing)}")
+    pixels, labels = pickles.as_bytes_array(content[b"data"], where), content[key]
     if pixels.shape != (count, PIXELS):
         raise DataError(f"{where}: expected {count} images of {PIXELS} bytes, found data of shape {pixels.shape}")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise DataError(f"{where}: expected labels as a list of ints, found {type(labels).__name__}")
     if len(labels) != count:
         raise DataError(f"{where}: expected {count} labels, found {len(labels)}")
-    bad = next((i for i, label in enumerate(labels) if not 0 <= label < len(CLASSES)), None)
+    bad = next((i for i, label in enumerate(labels) if not 0 <= label < classes), None)
     if bad is not None:  # before NumPy sees it: the number may not fit an int64
-        raise DataError(
-            f"{where}: label {labels[bad]} of example {bad} is out of range, expected 0 to {len(CLASSES) - 1}"
-        )
+        raise DataError(f"{where}: label {labels[bad]} of example {bad} is out of range, expected 0 to {classes - 1}")
     return pixels, np.array(labels, dtype=np.int64)
 
 
-def _read_binary(source: Source, name: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """One binary batch: ``count`` records of a label byte and 3072 pixel bytes."""
-    where, record = source.where(name), 1 + PIXELS
-    data = source.read(name, FILE_LIMIT)
+def read_binary(
+    source: Source,
+    name: str,
+    count: int,
+    labels_each: int = 1,
+    which: int = 0,
+    classes: int = len(CLASSES),
+    limit: int = FILE_LIMIT,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """One binary batch: ``count`` records of ``labels_each`` label bytes, of which byte ``which`` is wanted, and 3072
+    pixel bytes."""
+    where, record = source.where(name), labels_each + PIXELS
+    data = source.read(name, limit)
     if len(data) != count * record:
         raise DataError(
             f"{where}: expected {count} records of {record} bytes = {count * record}, found {len(data)} bytes"
         )
     records = np.frombuffer(data, dtype=np.uint8).reshape(count, record)
-    labels = records[:, 0].astype(np.int64)
-    check_labels(labels, len(CLASSES), where)
-    return records[:, 1:], labels
+    labels = records[:, which].astype(np.int64)
+    check_labels(labels, classes, where)
+    return records[:, labels_each:], labels

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,13 @@ class Dataset:
         ValueError: shapes that do not fit, or a label without a class.
     """
 
+    DTYPES: ClassVar[tuple[type[np.generic], ...]] = (np.uint8,)
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: NDArray[Any],
         labels: NDArray[np.integer],
         classes: Sequence[str],
         *,
@@ -41,8 +47,9 @@ class Dataset:
         source: str | Path = "memory",
     ) -> None:
         images, labels = np.asarray(images), np.asarray(labels)
-        if images.dtype != np.uint8:
-            raise TypeError(f"{name}: images must be uint8, got {images.dtype}")
+        if images.dtype not in self.DTYPES:
+            allowed = " or ".join(np.dtype(kind).name for kind in self.DTYPES)
+            raise TypeError(f"{name}: images must be {allowed}, got {images.dtype}")
         if labels.dtype.kind not in "iu":
             raise TypeError(f"{name}: labels must be integers, got {labels.dtype}")
         if images.ndim != 4 or labels.shape != images.shape[:1]:
@@ -50,8 +57,8 @@ class Dataset:
                 f"{name}: images must be (N, H, W, C) and labels (N,), got {images.shape} and {labels.shape}"
             )
         check_labels(labels, len(classes), name)
-        self.images: NDArray[np.uint8] = np.ascontiguousarray(images)
-        self.labels: NDArray[np.int64] = labels.astype(np.int64)
+        self.images = np.ascontiguousarray(images)
+        self.labels = labels.astype(np.int64)
         self.classes = tuple(classes)
         self.name = name
         self.train = train
@@ -60,16 +67,16 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        """Image (H, W, C) uint8 and label of example ``index``."""
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], int]:
+        """Image (H, W, C) and label of example ``index``."""
         return self.images[index], int(self.labels[index])
 
-    def subset(self, indices: slice | Sequence[int] | NDArray[np.integer]) -> Dataset:
-        """The examples at ``indices``, in that order, as a data set of their own."""
-        part = indices if isinstance(indices, slice) else np.asarray(indices)
-        return Dataset(
-            self.images[part], self.labels[part], self.classes, name=self.name, train=self.train, source=self.source
-        )
+    def subset(self, indices: slice | Sequence[int] | NDArray[np.integer]) -> Self:
+        """The examples at ``indices``, in that order, copied, as a data set of their own."""
+        part = indices if isinstance(indices, slice) else np.asarray(indices, dtype=None if len(indices) else np.int64)
+        chosen = copy.copy(self)
+        chosen.images, chosen.labels = np.array(self.images[part]), np.array(self.labels[part])
+        return chosen
 
     def __repr__(self) -> str:
         n, h, w, c = self.images.shape

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,9 @@ def _remote(name: str, md5: str, size: int) -> Remote:
     return Remote(f"{name}.gz", tuple(f"{mirror}{name}.gz" for mirror in MIRRORS), f"md5:{md5}", size)
 
 
-FILES = {  # train: (images, labels)
+Files = dict[bool, tuple[Remote, Remote]]
+
+FILES: Files = {  # train: (images, labels)
     True: (
         _remote("train-images-idx3-ubyte", "f68b3c2dcbeaaa9fbdd348bbdeb94873", 9_912_422),
         _remote("train-labels-idx1-ubyte", "d53e105ee54ea40749a09fcbcd1e9432", 28_881),
@@ -57,58 +60,65 @@ class MNIST(Dataset):
         DataError: a file is cut off, damaged, of the wrong kind or length, or has labels out of range; names the file.
     """
 
+    TITLE: ClassVar[str] = "MNIST"
+    NAME: ClassVar[str] = "mnist"  # as a data set, and of its folder in the cache
+    FOLDERS: ClassVar[tuple[str, ...]] = ("", "mnist", "MNIST", "MNIST/raw")
+    FILES: ClassVar[Files] = FILES
+    CLASSES: ClassVar[tuple[str, ...]] = CLASSES
+
     def __init__(
         self, root: str | Path | None = None, train: bool = True, download: bool = True, count: int | None = None
     ) -> None:
-        source = _find(root, train, download)
-        images_name, labels_name = _names(train)
+        source = self._find(root, train, download)
+        images_name, labels_name = self._names(train)
         count = IMAGES[train] if count is None else count
         images = _read(source, images_name, (count, SIDE, SIDE))
         labels = _read(source, labels_name, (count,))
-        check_labels(labels, len(CLASSES), source.where(labels_name))
-        super().__init__(images[..., None], labels, CLASSES, name="mnist", train=train, source=str(source))
+        check_labels(labels, len(self.CLASSES), source.where(labels_name))
+        super().__init__(images[..., None], labels, self.CLASSES, name=self.NAME, train=train, source=str(source))
 
+    @classmethod
+    def _names(cls, train: bool) -> list[str]:
+        return [remote.name.removesuffix(".gz") for remote in cls.FILES[train]]
 
-def _names(train: bool) -> list[str]:
-    return [remote.name.removesuffix(".gz") for remote in FILES[train]]
+    @classmethod
+    def _look(cls, place: Path, train: bool, folders: tuple[str, ...]) -> FolderSource | None:
+        for folder in folders:
+            source = FolderSource(place / folder)
+            if any(_has(source, name) for name in cls._names(train)):
+                return source
+        return None
+
+    @classmethod
+    def _find(cls, root: str | Path | None, train: bool, download: bool) -> FolderSource:
+        from gpucnn import settings
+
+        names, remotes = cls._names(train), cls.FILES[train]
+        if root is not None:
+            place = Path(root).expanduser()
+            source = cls._look(place, train, (*cls.FOLDERS, ""))
+            if source is None:
+                problem = f"no {cls.TITLE} there" if place.exists() else "no such folder"
+                raise NotFoundError(f"{place}: {problem}: expected {' and '.join(remote.name for remote in remotes)}")
+            return source
+        cache = settings.cache_dir() / "data"
+        places = [place for place in (settings.data_dir(), cache) if place is not None]
+        for place in places:
+            source = cls._look(place, train, cls.FOLDERS)
+            if source is not None and (place != cache or all(_has(source, name) for name in names)):
+                return source  # a cache with one file of the two is an interrupted download
+        try:
+            if not download:
+                raise NotFoundError("it was not to be downloaded")
+            for remote in remotes:
+                fetch(remote, cache / cls.NAME)
+        except NotFoundError as error:
+            raise NotFoundError(f"{cls.TITLE} is not in {' or '.join(map(str, places))}; {error}") from error
+        return FolderSource(cache / cls.NAME)
 
 
 def _has(source: FolderSource, name: str) -> str | None:
     return next((found for found in (name, f"{name}.gz") if source.has(found)), None)
-
-
-def _look(place: Path, train: bool) -> FolderSource | None:
-    for folder in (place, place / "mnist", place / "MNIST", place / "MNIST" / "raw"):
-        source = FolderSource(folder)
-        if any(_has(source, name) for name in _names(train)):
-            return source
-    return None
-
-
-def _find(root: str | Path | None, train: bool, download: bool) -> FolderSource:
-    from gpucnn import settings
-
-    if root is not None:
-        place = Path(root).expanduser()
-        source = _look(place, train)
-        if source is None:
-            problem = "no MNIST there" if place.exists() else "no such folder"
-            raise NotFoundError(f"{place}: {problem}: expected {' and '.join(remote.name for remote in FILES[train])}")
-        return source
-    cache = settings.cache_dir() / "data"
-    places = [place for place in (settings.data_dir(), cache) if place is not None]
-    for place in places:
-        source = _look(place, train)
-        if source is not None and (place != cache or all(_has(source, name) for name in _names(train))):
-            return source  # a cache with one file of the two is an interrupted download
-    try:
-        if not download:
-            raise NotFoundError("it was not to be downloaded")
-        for remote in FILES[train]:
-            fetch(remote, cache / "mnist")
-    except NotFoundError as error:
-        raise NotFoundError(f"MNIST is not in {' or '.join(map(str, places))}; {error}") from error
-    return FolderSource(cache / "mnist")
 
 
 def _read(source: FolderSource, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn.data.cifar10 import CIFAR10
+from gpucnn.data.cifar100 import CIFAR100
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.download import NotFoundError
+from gpucnn.data.fashion_mnist import FashionMNIST
+from gpucnn.data.image_folder import image_folder
 from gpucnn.data.mnist import MNIST
 from gpucnn.data.shapes import TEST_IMAGES, TRAIN_IMAGES, Shapes
 
 log = logging.getLogger(__name__)
 
-_SETS: dict[str, Callable[..., Dataset]] = {"cifar10": CIFAR10, "mnist": MNIST, "shapes": Shapes}
+_SETS: dict[str, Callable[..., Dataset]] = {
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "fashion_mnist": FashionMNIST,
+    "folder": image_folder,
+    "mnist": MNIST,
+    "shapes": Shapes,
+}
+_KEYS = {name.replace("_", ""): make for name, make in _SETS.items()}
 DEFAULT, FALLBACK = "cifar10", "shapes"
 
 
@@ -28,12 +39,14 @@ def names() -> list[str]:
 def create(
     name: str, train: bool = True, root: str | Path | None = None, limit: int | None = None, **options: Any
 ) -> Dataset:
-    """The data set called ``name`` ("cifar10", "mnist", "shapes"; case and "-" do not matter).
+    """The data set called ``name``: "cifar10", "cifar100", "fashion_mnist", "mnist", "shapes", or "folder:PATH" for
+    image files (``PATH/train/CLASS/...`` and ``PATH/test/CLASS/...``). Case, "-" and "_" do not matter.
 
     Args:
         name: which one.
         train: its training part or its test part.
-        root: where its files are; see the class of the set. Generated sets have none and take no notice.
+        root: where its files are; see the class of the set. Generated sets have none and take no notice; a PATH in the
+            name comes first.
         limit: only the first so many images; all where it is None.
         options: further arguments of the set's class.
 
@@ -41,10 +54,11 @@ def create(
         ValueError: an unknown name (the message lists the known ones).
         DataError: the data cannot be had or is damaged.
     """
-    key = name.lower().replace("-", "").replace("_", "")
-    if key not in _SETS:
-        raise ValueError(f"unknown data set {name!r}, known are {', '.join(names())}")
-    make = _SETS[key]
+    kind, _, path = name.partition(":")
+    make = _KEYS.get(kind.lower().replace("-", "").replace("_", ""))
+    if make is None or (path and make is not image_folder):
+        raise ValueError(f"unknown data set {name!r}, known are {', '.join(names())} (of image files: folder:PATH)")
+    root = path or root
     if "root" in inspect.signature(make).parameters:
         options["root"] = root
     if limit is not None and make is Shapes:  # what is generated need not be generated to be left out

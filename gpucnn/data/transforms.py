@@ -70,6 +70,21 @@ class Normalize:
         return np.broadcast_to(values, (c,))
 
 
+class AsIs:
+    """Images that are a network's input already, float32 (N, H, W, C): they stay what they are.
+
+    Raises:
+        ValueError: images of another dtype.
+    """
+
+    def __call__(
+        self, images: Batch, seed: int = 0, step: int = 0, epoch: int = 0, indices: Indices | None = None
+    ) -> Batch:
+        if images.ndim != 4 or images.dtype != np.float32:
+            raise ValueError(f"AsIs: expected images float32 (N, H, W, C), got {images.dtype} {images.shape}")
+        return images
+
+
 class MNISTNormalize(Normalize):
     """Mean 0.1307 and standard deviation 0.3081 of MNIST's training pixels, of 1."""
 
