@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpucnn import random
+from gpucnn.creation import tensor
 from gpucnn.data import DataLoader, Dataset
+from gpucnn.data.arrays import random_split
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
 from gpucnn.optim import lr_scheduler as schedules
 from gpucnn.optim.lr_scheduler import LRScheduler
-from gpucnn.random import Purpose
-from gpucnn.creation import tensor
 from gpucnn.tensor import Tensor
 from gpucnn.training.callbacks import Callback
 from gpucnn.training.config import Config
@@ -36,8 +35,8 @@ def split(dataset: Dataset, held_out: int, seed: int) -> tuple[Dataset, Dataset 
     n = len(dataset)
     if held_out >= n:
         raise ValueError(f"val_split: {held_out} images cannot be held out of {n}")
-    order = random.permutation(n, (seed, 0, Purpose.SPLIT))
-    return dataset.subset(order[held_out:]), dataset.subset(order[:held_out])
+    train, val = random_split(dataset, [n - held_out, held_out], seed=seed)
+    return train, val
 
 
 @dataclass(frozen=True)

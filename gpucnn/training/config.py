@@ -181,10 +181,11 @@ class Config:
             ValueError: a key that a resumed run may not change, with another value than the run's.
         """
         wanted = self.with_keys(changes, "--resume")
-        for key, value in wanted.to_dict().items():
-            if key not in RESUMABLE and value != getattr(self, key):
+        now, then = tables.flat(self.to_dict()), tables.flat(wanted.to_dict())
+        for key in {**now, **then}:
+            if key not in RESUMABLE and now.get(key) != then.get(key):
                 raise ValueError(
-                    f"--resume: {key} is {getattr(self, key)!r} in this run and cannot become {value!r};"
+                    f"--resume: {key} is {now.get(key)!r} in this run and cannot become {then.get(key)!r};"
                     f" a resumed run may change {', '.join(RESUMABLE)}"
                 )
         return wanted

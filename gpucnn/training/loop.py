@@ -116,6 +116,7 @@ class Trainer:
         self.epochs = 0
         self.epoch = 0
         self.step = 0
+        self.lr = float(self.optimizers[0].param_groups[0]["lr"])  # that of the last step, first optimizer and group
         self.stopped: str | None = None  # why the run ended early
         self.trained = False  # whether the epoch's steps are done and only its evaluation is left
         self.epoch_metrics = Metrics()
@@ -124,11 +125,6 @@ class Trainer:
         self.speed = Speed()
         self._pending = Pending()
         self._evaluation_seconds: float | None = None
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the first optimizer's first group."""
-        return float(self.optimizers[0].param_groups[0]["lr"])
 
     def stop(self, reason: str) -> None:
         """Ends the run after the epoch under way; ``reason`` is for people."""
@@ -193,6 +189,7 @@ class Trainer:
             from gpucnn.nn.utils import clip_grad_norm_
 
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.lr = float(self.optimizers[0].param_groups[0]["lr"])
         for optimizer in self.optimizers:
             optimizer.step()
         if self.average is not None:
@@ -331,6 +328,7 @@ class Trainer:
             "callbacks": callback_states(self.callbacks),
             "epoch": self.epoch,
             "step": self.step,
+            "lr": self.lr,
             "trained": self.trained,
             "epoch_metrics": self.epoch_metrics.to_dict(),
             "window_metrics": self.window_metrics.to_dict(),
@@ -356,6 +354,7 @@ class Trainer:
         random.default_generator.load_state_dict(state["random"])
         load_callback_states(self.callbacks, state["callbacks"])
         self.epoch, self.step, self.trained = int(state["epoch"]), int(state["step"]), bool(state["trained"])
+        self.lr = float(state.get("lr", self.lr))
         self.epoch_metrics = Metrics.from_dict(state["epoch_metrics"])
         self.window_metrics = Metrics.from_dict(state["window_metrics"])
         self.epoch_seconds = float(state["epoch_seconds"])

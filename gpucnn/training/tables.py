@@ -80,6 +80,14 @@ def put(values: dict[str, Any], path: str, value: Any, where: str) -> None:
     at[last] = value
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return found
+
+
 # ---- optimizers ----
 
 

@@ -4,109 +4,99 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
-from gpucnn import models, training
-from gpucnn.training import recipes
+from gpucnn import training
 from gpucnn.training.config import Config
 
-
-def test_the_lecture_recipe_is_the_tutorials():
-    config = training.config_for("lecture")
-    assert config.model == "lecture_cnn" and config == training.config_for("lecture_cnn") == training.config_for()
-    assert (config.batch_size, config.lr, config.momentum, config.weight_decay) == (128, 0.1, 0.0, 0.004)
-    assert (config.lr_decay, config.lr_decay_epochs, config.average_decay, config.epochs) == (0.1, 350, 0.9999, 10)
-
-
-def test_every_model_has_a_recipe():
-    for name in models.names():
-        config = training.config_for(name, lr=0.5, epochs=None)
-        assert config.model in models.names() and config.lr == 0.5 and config.epochs == 10
+SGD = {"name": "sgd", "lr": 0.1}
 
 
 def test_json_and_back():
-    config = training.config_for("lenet5", data_dir="somewhere", seed=7)
-    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for recipe in ("lenet5", "airbench94", "resnet9"):
+        config = training.config_for(recipe=recipe, data_dir="somewhere", seed=7)
+        assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(
     ("values", "error", "problem"),
     [
-        ({"epoch": 3}, ValueError, "run.json: unknown key 'epoch', known are model, data,"),
+        ({"epoch": 3}, ValueError, "run.json: unknown key 'epoch', known are model, recipe, data,"),
         ({"epochs": 1.5}, TypeError, r"run.json: epochs must be int, got 1.5 \(float\)"),
         ({"epochs": True}, TypeError, "epochs must be int, got True"),
         ({"epochs": -1}, ValueError, "epochs must be 0 or more, got -1"),
-        ({"batch_size": 0}, ValueError, "batch_size must be above 0, got 0"),
-        ({"lr": "fast"}, TypeError, r"lr must be float or int, got 'fast' \(str\)"),
-        ({"lr": float("nan")}, ValueError, "lr must be 0 or more, got nan"),
-        ({"lr": float("inf")}, ValueError, "lr must be 0 or more, got inf"),
-        ({"momentum": 1.0}, ValueError, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be 1 or more, got 0"),
         ({"average_decay": 1}, ValueError, r"average_decay must be in \[0, 1\)"),
-        ({"nesterov": True}, ValueError, "nesterov needs a momentum above 0"),
-        ({"nesterov": 1}, TypeError, "nesterov must be bool, got 1"),
         ({"seed": 1 << 64}, ValueError, "seed must be below"),
-        ({"checkpoint_steps": 0}, ValueError, "checkpoint_steps must be above 0"),
+        ({"checkpoint_steps": 0}, ValueError, "checkpoint_steps must be 1 or more"),
+        ({"checkpoint_minutes": 0}, ValueError, "checkpoint_minutes must be above 0, got 0"),
         ({"data": 3}, TypeError, "data must be str or None, got 3"),
+        ({"reduction": "none"}, ValueError, "reduction must be one of mean, sum, got 'none'"),
+        ({"tta": "five"}, ValueError, "tta must be one of none, mirror, six, got 'five'"),
+        ({"label_smoothing": 1.0}, ValueError, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"clip_norm": -1.0}, ValueError, "clip_norm must be above 0, got -1.0"),
+        ({"accumulate": 9, "batch_size": 8}, ValueError, "accumulate 9 parts of a batch of 8 is too many"),
+        ({"early_stop": 3}, ValueError, "early_stop looks at images held out: give val_split too"),
+        # the optimizer's table
+        ({"optimizer": "sgd"}, TypeError, "optimizer must be dict, got 'sgd'"),
+        ({"optimizer": {}}, ValueError, "optimizer needs a name"),
+        ({"optimizer": {"name": "sdg"}}, ValueError, "optimizer: name must be one of .*muon.*sgd, got 'sdg'"),
+        ({"optimizer": {"name": "sgd", "betas": [0.9, 0.99]}}, ValueError, "optimizer: unknown key 'betas', known are"),
+        ({"optimizer": {"name": "sgd", "lr": "fast"}}, TypeError, r"optimizer: lr must be float or int, got 'fast'"),
+        ({"optimizer": {"name": "sgd", "lr": float("nan")}}, ValueError, "lr must be 0 or more, got nan"),
+        ({"optimizer": {"name": "sgd", "lr": float("inf")}}, ValueError, "lr must be 0 or more, got inf"),
+        ({"optimizer": {"name": "sgd", "momentum": 1.0}}, ValueError, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"optimizer": {"name": "sgd", "nesterov": 1}}, TypeError, "nesterov must be bool, got 1"),
+        ({"optimizer": {**SGD, "nesterov": True, "momentum": 0}}, ValueError, "nesterov needs a momentum above 0"),
+        ({"optimizer": {"head": 3}}, TypeError, "optimizer must have a name, or be tables by parameter set; head is 3"),
+        ({"optimizer": {"head": {**SGD, "epochs": 0}}}, ValueError, "optimizer.head: epochs must be above 0, got 0"),
+        ({"optimizer": {**SGD, "epochs": 3}}, ValueError, "optimizer: unknown key 'epochs'"),
+        # the schedule's
+        ({"schedule": {"name": "cosin"}}, ValueError, "schedule: name must be one of constant, step, .*got 'cosin'"),
+        ({"schedule": {"name": "step", "every": 3}}, ValueError, "schedule: step needs gamma"),
+        ({"schedule": {"name": "cosine", "gamma": 1}}, ValueError, "schedule: unknown key 'gamma', known are name, wa"),
+        ({"epochs": 5, "schedule": {"name": "cosine", "warmup": 5}}, ValueError, "5 epochs are not longer than the wa"),
+        (
+            {"schedule": {"name": "piecewise", "epochs": [0, 5, 5], "factors": [0, 1, 0]}},
+            ValueError,
+            r"two or more increasing epochs and a factor for each, got \[0, 5, 5\] and \[0, 1, 0\]",
+        ),
+        (
+            {"schedule": {"name": "piecewise", "epochs": [0, "5"], "factors": [0, 1]}},
+            TypeError,
+            "each of epochs must be float or int, got '5'",
+        ),
+        # and the augmentation's
+        ({"augmentation": {"crop": 4}}, ValueError, "augmentation: unknown key 'crop', known are translate, flip"),
+        ({"augmentation": {"flip": True}}, TypeError, "augmentation: flip must be str, got True"),
+        ({"augmentation": {"cutout": -1}}, ValueError, "augmentation: cutout must be 0 or more, got -1"),
     ],
 )
 def test_a_wrong_value_names_key_expected_and_found(values, error, problem):
-    with pytest.raises(error, match=problem):
+    with pytest.raises(error, match=problem) as raised:
         Config.from_dict(values, "run.json")
-
-
-def test_an_unknown_model_lists_the_known():
-    with pytest.raises(ValueError, match=r"unknown model 'lenet6'; known are lecture, lecture_cnn, lenet5"):
-        training.config_for("lenet6")
+    assert str(raised.value).startswith("run.json: ")
 
 
 def test_a_resumed_run_may_change_epochs_but_not_what_its_steps_depend_on():
     config = training.config_for("lenet5", seed=3)
     assert config.changed({"epochs": 30, "device": "cpu", "seed": 3}).epochs == 30
     with pytest.raises(
-        ValueError, match=r"--resume: lr is 0.02 in this run and cannot become 0.1; a resumed run may change"
+        ValueError, match=r"--resume: optimizer.lr is 0.02 in this run and cannot become 0.1; a resumed run may change"
     ):
         config.changed({"lr": 0.1})
+    with pytest.raises(ValueError, match="--resume: optimizer.nesterov is None in this run and cannot become True"):
+        config.changed({"optimizer.nesterov": True})
     with pytest.raises(ValueError, match="unknown key 'nix'"):
         config.changed({"nix": 1})
 
 
-def _model(name: str):
-    return models.create(name, device="cpu")
-
-
-@pytest.mark.parametrize("name", ["lecture_cnn", "lenet5"])
-@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (20, 40, 3)])
-def test_every_model_takes_every_data_set(name, shape):
-    images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
-    model = _model(name)
-    c, h, w = model.input_shape
-    for transform in recipes.transforms(model, "shapes"):
-        out = transform(images, seed=1, step=2)
-        assert out.shape == (2, h, w, c) and out.dtype == np.float32 and np.isfinite(out).all()
-
-
-def test_colour_becomes_grey_and_small_images_get_a_border():
-    seen = []
-
-    def keep(images, seed=0, step=0, epoch=0, indices=None):
-        seen.append(images)
-        return images.astype(np.float32)
-
-    colour = np.zeros((1, 3, 4, 3), np.uint8)
-    colour[0, 0, 0] = (255, 0, 0)
-    colour[0, 1, 1] = (10, 200, 30)
-    recipes.Adapt(keep, 1, 5, 4, crop=True)(colour)
-    assert seen[0].shape == (1, 5, 4, 1)
-    assert seen[0][0, 1, 0, 0] == 255 * 77 // 256
-    assert seen[0][0, 2, 1, 0] == (10 * 77 + 200 * 150 + 30 * 29) // 256
-    assert seen[0][0, 0].max() == seen[0][0, 4].max() == 0
-    with pytest.raises(ValueError, match="the model takes 3 channels, the images have 2"):
-        recipes.Adapt(keep, 3, 2, 2, crop=False)(np.zeros((1, 4, 4, 2), np.uint8))
-
-
-def test_a_model_of_ones_own_says_what_is_missing():
-    from gpucnn import nn
-
-    with pytest.raises(ValueError, match=r"Sequential does not say its input_shape \(C, H, W\)"):
-        recipes.transforms(nn.Sequential(), "mnist")
+def test_changes_reach_into_tables():
+    config = training.config_for("lenet5", lr=0.5, **{"schedule.gamma": 0.9, "optimizer.dampening": 0.1})
+    assert (config.optimizer["lr"], config.optimizer["dampening"], config.schedule["gamma"]) == (0.5, 0.1, 0.9)
+    several = training.config_for(recipe="airbench94", **{"optimizer.head.lr": 0.5})
+    assert several.optimizer["head"]["lr"] == 0.5 and several.optimizer["biases"]["lr"] == 0.053
+    with pytest.raises(ValueError, match=r"lr is not one number here: set optimizer.filters.lr, optimizer.head.lr"):
+        training.config_for(recipe="airbench94", lr=0.5)
+    with pytest.raises(ValueError, match=r"epochs.x: there is no table 'epochs'"):
+        training.config_for("lenet5", **{"epochs.x": 1})
