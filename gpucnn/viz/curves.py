@@ -96,10 +96,10 @@ def overlay(runs: Mapping[str, tuple[Records, Records]], target: Path) -> None:
     """
     if not runs:
         raise ValueError("overlay: no runs to draw")
-    from matplotlib.lines import Line2D
-
     shown: set[Kind] = set()
     with picture(target, 8.5, 8.0 + 0.2 * len(runs)) as figure:
+        from matplotlib.lines import Line2D
+
         pair = _pair_of_axes(figure)
         for axes, what in zip(pair, ("loss", "accuracy"), strict=True):
             for place, (steps, epochs) in enumerate(runs.values()):

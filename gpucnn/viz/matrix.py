@@ -55,8 +55,6 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path
         ImportError, OSError: as :func:`gpucnn.viz.figure.picture`.
     """
     k = _classes(matrix, classes)
-    from matplotlib.colors import PowerNorm
-
     cell = float(np.interp(k, (10, 20, 100), (0.55, 0.42, 0.24)))  # inches
     names = [shortened(name, NAME_LENGTH) for name in classes]
     margin = 0.09 * max(len(name) for name in names)
@@ -64,6 +62,8 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str], path: Path
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
     with picture(path, side + margin + 1.9, side + margin + 1.2) as figure:
+        from matplotlib.colors import PowerNorm
+
         axes = figure.add_subplot()
         image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0.0, vmax=1.0))
         font = float(np.interp(cell, (0.24, 0.55), (5.5, 9.0)))

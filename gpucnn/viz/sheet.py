@@ -60,9 +60,9 @@ def draw_mistakes(
     worst = worst_mistakes(probabilities, labels, count)
     columns = min(6, max(3, len(worst)))
     rows = max(1, -(-len(worst) // columns))
-    from matplotlib.patches import Patch
-
     with picture(path, 1.55 * columns + 0.3, 1.95 * rows + 0.9) as figure:
+        from matplotlib.patches import Patch
+
         figure.get_layout_engine().set(hspace=0.08)
         if title:
             figure.suptitle(title, fontsize=10)
@@ -76,11 +76,16 @@ def draw_mistakes(
             axes.set_axis_off()
             axes.imshow(shown(images[i]), interpolation="nearest", vmin=0, vmax=255, cmap="gray")
             predicted = int(probabilities[i].argmax())
-            for what, colour, height in ((predicted, VERMILLION, 1.14), (int(labels[i]), BLUE, 1.02)):
+            for what, colour, height in ((predicted, VERMILLION, 13.5), (int(labels[i]), BLUE, 2.5)):
                 text = f"{shortened(classes[what], NAME_LENGTH)} {_percent(probabilities[i, what])}"
-                axes.text(0, height, text, color=colour, fontsize=8, transform=axes.transAxes)
-            axes.text(0, -0.1, f"no. {i}", color=GREY, fontsize=6.5, transform=axes.transAxes)
+                _beside(axes, 1, height, text, color=colour, fontsize=8)
+            _beside(axes, 0, -9.0, f"no. {i}", color=GREY, fontsize=6.5)
     return worst
+
+
+def _beside(axes: Any, edge: int, points: float, text: str, **style: Any) -> None:
+    """Text at the left end of the axes' lower (0) or upper (1) edge, so many points above it."""
+    axes.annotate(text, (0, edge), (0, points), xycoords="axes fraction", textcoords="offset points", **style)
 
 
 def shown(image: NDArray[Any]) -> NDArray[Any]:
