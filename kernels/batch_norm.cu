@@ -23,8 +23,8 @@
 // blocks (8, 32) and grids of ceil(C / 8): thread (x, y) joins the slabs y, y + 32, ... of channel 8 blockIdx.x + x.
 // Threads meet in trees of a fixed shape: a result depends on the sizes alone.
 //
-// Numbers: differences from the mean are squared, never sums of squares subtracted. Values are taken relative to the
-// channel's first row, a few of them at a time have their mean subtracted, and these groups, then threads, then slabs
+// Numbers: differences from the mean are squared, never sums of squares subtracted. Values are taken relative to one
+// of the channel's, a few of them at a time have their mean subtracted, and these groups, then threads, then slabs
 // are joined by Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
 // 1979. The mean comes as a rounded float and the remainder that the rounding left.
 
@@ -78,6 +78,21 @@ __device__ __forceinline__ Moments joined(const Moments& a, const Moments& b) {
     return {count, fmaf(difference, share, a.mean), a.squares + b.squares + difference * difference * a.count * share};
 }
 
+// What values of a channel are taken relative to: the median of its first, middle and last row, so that no single
+// outlier is it. `row` is how many T a row has.
+template <typename T>
+__device__ __forceinline__ Column<T> channel_shift(IN T* __restrict__ x, long long rows, int row, int column) {
+    const Column<T> first = Column<T>::load(x + column), middle = Column<T>::load(x + rows / 2 * row + column);
+    const Column<T> last = Column<T>::load(x + (rows - 1) * row + column);
+    Column<T> result;
+#pragma unroll
+    for (int i = 0; i < Column<T>::CHANNELS; ++i) {
+        const float low = fminf(first.at[i], middle.at[i]), high = fmaxf(first.at[i], middle.at[i]);
+        result.at[i] = fmaxf(low, fminf(high, last.at[i]));
+    }
+    return result;
+}
+
 template <typename T>
 __device__ __forceinline__ void statistics_of_slab(
     IN T* __restrict__ x, float* __restrict__ partial, long long rows, int columns, long long rows_per_slab) {
@@ -88,7 +103,7 @@ __device__ __forceinline__ void statistics_of_slab(
     const long long begin = blockIdx.y * rows_per_slab, end = min(begin + rows_per_slab, rows);
     Moments own[V] = {};
     if (column < columns) {
-        const Column<T> shift = Column<T>::load(x + column);
+        const Column<T> shift = channel_shift(x, rows, columns, column);
         for (long long row = begin + threadIdx.y; row < end; row += GROUP * step) {
             const int count = static_cast<int>(min(ceil_div<long long>(end - row, step), static_cast<long long>(GROUP)));
             Column<T> values[GROUP];
@@ -137,7 +152,7 @@ __device__ __forceinline__ void statistics_of_slab(
     }
 }
 
-// partial (slabs, 2, C): mean relative to the first row of x, and sum of squared differences.
+// partial (slabs, 2, C): mean relative to channel_shift, and sum of squared differences.
 extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(
     IN float* __restrict__ x, OUT float* __restrict__ partial, long long rows, int columns, long long rows_per_slab) {
     statistics_of_slab(x, partial, rows, columns, rows_per_slab);
@@ -173,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_finish_statistics(
         }
     }
     if (threadIdx.y == 0 && c < C) {
-        const float shift = x[c], mean = shift + own.mean;
+        const float shift = channel_shift(x, rows, C, c).at[0], mean = shift + own.mean;
         const float moved = mean - shift;  // Knuth's two-sum: mean + remainder is shift + own.mean exactly
         statistics[c] = mean;
         statistics[C + c] = (shift - (mean - moved)) + (own.mean - moved);

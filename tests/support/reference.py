@@ -258,6 +258,61 @@ def lrn_backward(
     return Reference(gradient(dy, x, 1), gradient(abs(dy), abs(x), -1))
 
 
+def batch_norm_statistics(x: Array, dtype: DTypeLike = np.float64) -> tuple[Reference, Reference]:
+    """Mean and variance (divided by the count) of each channel of x (..., C)."""
+    x = x.reshape(-1, x.shape[-1]).astype(dtype)
+    mean = x.mean(axis=0)
+    var = ((x - mean) ** 2).mean(axis=0)
+    return Reference(mean, abs(x).mean(axis=0)), Reference(var, var)
+
+
+def batch_norm_forward(
+    x: Array,
+    running: tuple[Array, Array] | None,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    dtype: DTypeLike = np.float64,
+) -> Reference:
+    """(x - mean) / sqrt(var + eps) * weight + bias, by x's own mean and variance unless others are given."""
+    mean, inverse, scale, x = _batch_norm_parts(x, running, weight, eps, dtype)
+    shift = np.zeros(1, dtype) if bias is None else bias.astype(dtype)
+    return Reference((x - mean) * scale + shift, (abs(x) + abs(mean)) * abs(scale) + abs(shift))
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    running: tuple[Array, Array] | None,
+    weight: Array | None,
+    eps: float,
+    dtype: DTypeLike = np.float64,
+) -> tuple[Reference, Reference, Reference]:
+    """dx, dweight and dbias; where mean and variance are x's own, dx goes through them."""
+    dy = dy.astype(dtype)
+    mean, inverse, scale, x = _batch_norm_parts(x, running, weight, eps, dtype)
+    axes = tuple(range(x.ndim - 1))
+    z, size = (x - mean) * inverse, (abs(x) + abs(mean)) * inverse
+    dweight = Reference((dy * z).sum(axis=axes), (abs(dy) * size).sum(axis=axes))
+    dbias = Reference(dy.sum(axis=axes), abs(dy).sum(axis=axes))
+    if running is not None:
+        return Reference(dy * scale, abs(dy * scale)), dweight, dbias
+    dz, most = dy * (scale / inverse), abs(dy * (scale / inverse))
+    dx = inverse * (dz - dz.mean(axis=axes) - z * (dz * z).mean(axis=axes))
+    return Reference(dx, inverse * (most + most.mean(axis=axes) + size * (most * size).mean(axis=axes))), dweight, dbias
+
+
+def _batch_norm_parts(
+    x: Array, running: tuple[Array, Array] | None, weight: Array | None, eps: float, dtype: DTypeLike
+) -> tuple[Array, Array, Array, Array]:
+    """mean, 1 / sqrt(var + eps), that times weight, and x, all in ``dtype``."""
+    x = x.astype(dtype)
+    own = [part.value for part in batch_norm_statistics(x, dtype)]
+    mean, var = own if running is None else (part.astype(dtype) for part in running)
+    inverse = 1 / np.sqrt(var + x.dtype.type(eps))
+    return mean, inverse, inverse if weight is None else inverse * weight.astype(dtype), x
+
+
 # ---- matrices --------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,82 @@
+"""Batch normalisation of the NumPy backend: float32 and float64, one piece and many, against the formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpucnn.backends.numpy import NumpyBackend, batch_norm
+from tests.numpy_backend.geometries import dtypes, normal, quick, seeds
+from tests.support.batch_norm import EPS, check_batch_norm, check_statistics
+
+backend = NumpyBackend()
+
+shapes = st.tuples(st.integers(2, 400), st.integers(1, 70)) | st.sampled_from(
+    [(9, 31, 33, 24), (4, 3, 5, 1500), (70000, 3), (2, 1), (1, 2, 1, 5)]
+)
+
+
+@quick
+@given(shapes, dtypes, seeds, st.booleans(), st.booleans(), st.booleans(), st.floats(-30, 30))
+def test_batch_norm(
+    shape: tuple[int, ...], dtype: Any, seed: int, weight: bool, bias: bool, training: bool, mean: float
+) -> None:
+    options = {"weight": weight, "bias": bias, "training": training, "dtype": dtype, "mean": mean}
+    check_batch_norm(backend, shape, seed, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_pieces(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_norm, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(batch_norm, "WIDTH", 64)
+    check_batch_norm(backend, (5, 17, 13, 7), dtype=dtype)
+
+
+@pytest.mark.parametrize("offset", [1e4, -1e6])
+def test_variance_of_what_is_far_from_zero(offset: float) -> None:
+    x = (offset + normal(0, (4, 50, 51, 6), np.float64)).astype(np.float32)
+    statistics = backend.batch_norm_statistics(x, None, None, 0.1)
+    check_statistics(backend, statistics, x)
+    y = backend.batch_norm_forward(x, statistics, None, None, EPS)
+    wide = x.astype(np.float64)
+    axes = (0, 1, 2)
+    np.testing.assert_allclose(y, (wide - wide.mean(axes)) / np.sqrt(wide.var(axes) + EPS), rtol=2e-6, atol=2e-6)
+
+
+def test_a_piece_whose_sample_is_far_from_its_mean() -> None:
+    """The shift is taken from every 16th wide row; these are set far apart from all others."""
+    x = normal(0, (64 * 40, 16), np.float32)
+    x.reshape(-1, 64, 16)[::16] += 1e5
+    check_statistics(backend, backend.batch_norm_statistics(x, None, None, 0.1), x)
+
+
+def test_running_statistics_are_updated_in_place() -> None:
+    x = normal(0, (500, 3), np.float32)
+    mean, var = np.zeros(3, np.float32), np.ones(3, np.float32)
+    backend.batch_norm_statistics(x, mean, var, 0.25)
+    np.testing.assert_allclose(mean, 0.25 * x.astype(np.float64).mean(0), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(var, 0.75 + 0.25 * x.astype(np.float64).var(0, ddof=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3])
+def test_only_what_is_needed_is_given(training: bool, needs: tuple[bool, bool, bool]) -> None:
+    x, dy, weight = normal(0, (50, 3), np.float32), normal(1, (50, 3), np.float32), normal(2, (3,), np.float32)
+    statistics = backend.batch_norm_statistics(x, None, None, 0.1)
+    every = backend.batch_norm_backward(dy, x, statistics, weight, EPS, training, (True, True, True))
+    some = backend.batch_norm_backward(dy, x, statistics, weight, EPS, training, needs)
+    for needed, given, expected in zip(needs, some, every, strict=True):
+        assert np.array_equal(given, expected) if needed else given is None
+
+
+def test_values_that_are_not_finite_stay_in_their_channels() -> None:
+    x = normal(0, (3000, 5), np.float32)
+    x[7, 1], x[2999, 4] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        statistics = backend.batch_norm_statistics(x, None, None, 0.1)
+        y = backend.batch_norm_forward(x, statistics, None, None, EPS)
+    assert np.isnan(y[:, [1, 4]]).all() and np.isfinite(y[:, [0, 2, 3]]).all()
