@@ -1,9 +1,23 @@
 """Optimizers and what goes with them, with PyTorch's names."""
 
 from gpucnn.optim import lr_scheduler
+from gpucnn.optim.adagrad import Adagrad
+from gpucnn.optim.adam import Adam, AdamW
 from gpucnn.optim.moving_average import MovingAverage, tutorial_decay
 from gpucnn.optim.muon import Muon
 from gpucnn.optim.optimizer import Optimizer
+from gpucnn.optim.rmsprop import RMSprop
 from gpucnn.optim.sgd import SGD
 
-__all__ = ["SGD", "MovingAverage", "Muon", "Optimizer", "lr_scheduler", "tutorial_decay"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "MovingAverage",
+    "Muon",
+    "Optimizer",
+    "RMSprop",
+    "lr_scheduler",
+    "tutorial_decay",
+]

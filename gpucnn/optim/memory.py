@@ -16,6 +16,11 @@ def zeros_like(tensor: Tensor) -> Tensor:
         return Tensor(tensor.backend.xp.zeros_like(tensor.data), tensor.device)
 
 
+def filled_like(tensor: Tensor, value: float) -> Tensor:
+    """``value`` everywhere, with the shape, dtype, device and memory order of ``tensor``."""
+    return zeros_like(tensor).fill_(value) if value else zeros_like(tensor)
+
+
 def copy_of(tensor: Tensor) -> Tensor:
     """A copy in the same memory order, outside the tape."""
     with tensor.backend.context():

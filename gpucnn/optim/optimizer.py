@@ -6,10 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from gpucnn.autograd import enable_grad
-from gpucnn.nn.state import clear_grad
+from gpucnn.nn.state import as_tensor_or_array, clear_grad
 from gpucnn.optim.memory import zeros_like
 from gpucnn.tensor import Tensor
 
@@ -151,15 +149,31 @@ class Optimizer:
         self.param_groups, self.state = groups, state
 
     def _restored(self, parameter: Tensor, index: int, key: str, value: Any) -> Any:
-        """A value of the state: tensors of the parameter's shape laid out and placed like the parameter."""
-        if not isinstance(value, (Tensor, np.ndarray)):
+        """A value of the state: tensors of the parameter's shape laid out and placed like the parameter, ``step`` (in
+        PyTorch's states a tensor) as a number.
+        """
+        if key == "step":
+            return self._counted(index, value)
+        if not hasattr(value, "__array__"):
             return value
+        value = as_tensor_or_array(value)  # a tensor of PyTorch's is an array to NumPy
+        if value is None:
+            raise ValueError(f"{self.name}: {key} of parameter {index} is no array of numbers")
         if tuple(value.shape) != tuple(parameter.shape):
             raise ValueError(
                 f"{self.name}: {key} of parameter {index} has shape {tuple(value.shape)},"
                 f" the parameter {tuple(parameter.shape)}"
             )
         return zeros_like(parameter).copy_(value)
+
+    def _counted(self, index: int, value: Any) -> int:
+        try:
+            count = int(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise ValueError(f"{self.name}: step of parameter {index} cannot be {value!r:.80}") from error
+        if count < 0:
+            raise ValueError(f"{self.name}: step of parameter {index} must not be negative, got {count}")
+        return count
 
     def __repr__(self) -> str:
         lines = [f"{self.name} ("]

@@ -17,8 +17,8 @@ class SGD(Optimizer):
     """SGD with momentum, Nesterov momentum and weight decay, as ``torch.optim.SGD``.
 
     d = gradient + weight_decay * p; with momentum, buffer = momentum * buffer + (1 - dampening) * d (d itself the first
-    time), and d = d + momentum * buffer with ``nesterov``, else the buffer; p -= lr * d. Parameters without a gradient
-    are left alone.
+    time), and d = d + momentum * buffer with ``nesterov``, else the buffer; p -= lr * d. ``maximize`` takes minus the
+    gradient. Parameters without a gradient are left alone.
 
     One launch updates all parameters whose options, weight decay aside, are the same. Raises ValueError for negative
     options, and for ``nesterov`` without momentum or with dampening.
@@ -32,6 +32,8 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -41,6 +43,7 @@ class SGD(Optimizer):
                 "dampening": dampening,
                 "weight_decay": weight_decay,
                 "nesterov": nesterov,
+                "maximize": maximize,
             },
         )
 
@@ -57,7 +60,7 @@ class SGD(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = self.evaluate(closure)
         for options, members in self._launches().items():
-            _, _, lr, momentum, dampening, nesterov, first = options
+            _, _, lr, momentum, dampening, nesterov, maximize, first = options
             parameters, weight_decays = [p for p, _ in members], [decay for _, decay in members]
             backend = parameters[0].backend
             momenta = [memory_view(self.state[p]["momentum_buffer"].data) for p in parameters] if momentum else None
@@ -72,6 +75,7 @@ class SGD(Optimizer):
                     weight_decays,
                     nesterov,
                     first,
+                    maximize,
                 )
             for parameter in parameters:
                 parameter.modified()
@@ -89,7 +93,8 @@ class SGD(Optimizer):
                 if parameter.grad is None:
                     continue
                 first = bool(group["momentum"]) and self._begin_momentum(parameter)
-                key = (parameter.device, parameter.dtype, *options, bool(group["nesterov"]), first)
+                switches = bool(group["nesterov"]), bool(group["maximize"]), first
+                key = (parameter.device, parameter.dtype, *options, *switches)
                 launches.setdefault(key, []).append((parameter, float(group["weight_decay"])))
         return launches
 
