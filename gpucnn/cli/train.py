@@ -100,8 +100,6 @@ def train(
         "test_images": test_images,
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    if model is not None:
-        changes["model"] = models.canonical_name(model)
     changes |= parsed(settings or [])
     if resume is not None:
         if out is not None or overwrite or recipe is not None or runs is not None:
@@ -109,10 +107,12 @@ def train(
                 "--resume goes on in the run's own folder with its own recipe: leave --out, --overwrite, --recipe and"
                 " --runs away"
             )
+        if model is not None:
+            changes["model"] = models.canonical_name(model)
         with display(output) as progress:
             output.result(told(training.train(resume=resume, changes=changes, progress=progress)))
         return
-    config = training.config_for(changes.get("model", "lecture"), recipe, **changes)
+    config = training.config_for(model, recipe, **changes)
     with display(output) as progress:
         if runs is not None:
             output.result(training.repeat(config, runs, out=out, overwrite=overwrite, progress=progress).told())

@@ -53,8 +53,9 @@ def for_model(model: str) -> Config:
     return Config(model=name)
 
 
-def config_for(model: str = "lecture_cnn", recipe: str | Path | None = None, **changes: Any) -> Config:
-    """The recipe of ``model``, or the recipe named, with ``changes``; those that are None leave it as it is.
+def config_for(model: str | None = None, recipe: str | Path | None = None, **changes: Any) -> Config:
+    """The recipe of ``model`` (the lecture network's without one), with ``changes``; those that are None leave it as it
+    is. With a ``recipe`` it is that one, for ``model`` where that is given too.
 
     ``changes`` are keys of the config, ``lr``, ``momentum``, ``nesterov`` and ``weight_decay`` of a single optimizer,
     and dotted keys such as ``**{"optimizer.head.lr": 0.5}``.
@@ -63,5 +64,7 @@ def config_for(model: str = "lecture_cnn", recipe: str | Path | None = None, **c
         ValueError, TypeError: an unknown model or key, or a value out of range.
         OSError: no such recipe.
     """
-    config = read(recipe) if recipe is not None else for_model(model)
+    config = read(recipe) if recipe is not None else for_model(model or "lecture")
+    if model is not None:
+        config = config.with_keys({"model": models.canonical_name(model)})
     return config.with_keys({key: value for key, value in changes.items() if value is not None})
