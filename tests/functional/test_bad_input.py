@@ -152,6 +152,62 @@ CASES: dict[str, tuple[Callable[[Callable[..., Any]], Any], type[Exception], str
     "lrn rank": (lambda z: F.local_response_norm(z(1, 4), 3), ValueError, "at least 3 axes"),
     "lrn channels": (lambda z: F.local_response_norm(z(1, 0, 2), 3), ValueError, "at least one channel"),
     "lrn k": (lambda z: F.local_response_norm(z(1, 4, 2), 3, k=0.0), ValueError, "expected k > 0"),
+    "batch_norm, one value a channel": (
+        lambda z: F.batch_norm(z(1, 3, 1, 1), z(3), z(3), training=True),
+        ValueError,
+        r"expected more than 1 value per channel when training, got input \(1, 3, 1, 1\)",
+    ),
+    "batch_norm running_mean": (
+        lambda z: F.batch_norm(z(2, 3), z(4), z(4)),
+        ValueError,
+        r"running_mean should contain 3 elements, .* input \(2, 3\), got shape \(4,\)",
+    ),
+    "batch_norm weight": (
+        lambda z: F.batch_norm(z(2, 3, 2, 2), z(3), z(3), z(2)),
+        ValueError,
+        r"weight should contain 3 elements, .* got shape \(2,\)",
+    ),
+    "batch_norm bias of two axes": (
+        lambda z: F.batch_norm(z(2, 3), z(3), z(3), z(3), z(1, 3)),
+        ValueError,
+        r"bias should contain 3 elements, .* got shape \(1, 3\)",
+    ),
+    "batch_norm, half of the statistics": (
+        lambda z: F.batch_norm(z(2, 3), None, z(3), training=True),
+        ValueError,
+        "must both be given, or both be None",
+    ),
+    "batch_norm without statistics": (
+        lambda z: F.batch_norm(z(2, 3), None, None),
+        ValueError,
+        r"must be given in evaluation \(training=False\)",
+    ),
+    "batch_norm rank": (lambda z: F.batch_norm(z(3), None, None, training=True), ValueError, r"got shape \(3,\)"),
+    "batch_norm channels": (
+        lambda z: F.batch_norm(z(2, 0, 4), None, None, training=True),
+        ValueError,
+        "at least one channel",
+    ),
+    "batch_norm eps": (
+        lambda z: F.batch_norm(z(2, 3), None, None, training=True, eps=0),
+        ValueError,
+        "eps must be positive, got 0",
+    ),
+    "batch_norm eps in evaluation": (
+        lambda z: F.batch_norm(z(2, 3), z(3), z(3), eps=-1e-5),
+        ValueError,
+        "eps must be at least 0, got -1e-05",
+    ),
+    "batch_norm momentum": (
+        lambda z: F.batch_norm(z(2, 3), z(3), z(3), training=True, momentum=None),
+        TypeError,
+        "momentum and eps must be numbers, got None",
+    ),
+    "batch_norm dtypes": (
+        lambda z: F.batch_norm(z(2, 3), z(3, dtype=np.float64), z(3)),
+        TypeError,
+        "tensors of two dtypes: input float32, running_mean float64",
+    ),
     "dropout": (lambda z: F.dropout(z(2), 1.5), ValueError, "p must be a probability, got 1.5"),
     "cross_entropy shapes": (
         lambda z: F.cross_entropy(z(3, 4), z(2, dtype=np.int64)),

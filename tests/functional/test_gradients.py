@@ -81,6 +81,22 @@ CASES: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "relu": (F.relu, [values(2, 3, 2, 2)]),
     "local_response_norm": (lambda a: F.local_response_norm(a, 4, 0.5, 0.75, 1.0), [values(2, 6, 2, 3)]),
     "local_response_norm, three axes": (lambda a: F.local_response_norm(a, 3, 0.5, 0.6, 2.0), [values(2, 6, 2)]),
+    "batch_norm of images": (
+        lambda a, w, b: F.batch_norm(a, None, None, w, b, True, eps=0.1),
+        [values(2, 3, 2, 2), values(3), values(3, seed=1)],
+    ),
+    "batch_norm of rows, scale alone": (
+        lambda a, w: F.batch_norm(a, None, None, w, training=True),
+        [values(5, 3), values(3)],
+    ),
+    "batch_norm, three axes, no scale": (
+        lambda a, b: F.batch_norm(a, None, None, None, b, True),
+        [values(2, 3, 3), values(3)],
+    ),
+    "batch_norm by running statistics": (
+        lambda a, w, b: F.batch_norm(a, values(3).detach(), abs(values(3, seed=2)).detach(), w, b),
+        [values(2, 3, 2), values(3), values(3, seed=1)],
+    ),
     "cross_entropy": (lambda a: F.cross_entropy(a, labels), [values(3, 4)]),
     "cross_entropy, summed": (lambda a: F.cross_entropy(a, labels, "sum"), [values(3, 4)]),
     "cross_entropy of each": (lambda a: F.cross_entropy(a, labels, "none"), [values(3, 4)]),

@@ -41,6 +41,10 @@ OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: F.softmax(x, 1),
     "log_softmax": lambda x: F.log_softmax(x, 3),
     "local_response_norm": lambda x: F.local_response_norm(x, 3),
+    "batch_norm": lambda x: F.batch_norm(x, None, None, training=True),
+    "batch_norm in evaluation": lambda x: F.batch_norm(
+        x, gpucnn.zeros(4, device=x.device), gpucnn.ones(4, device=x.device)
+    ),
     "dropout": lambda x: F.dropout(x, 0.5),
     "conv2d": lambda x: F.conv2d(x, gpucnn.ones(3, 4, 2, 2, device=x.device)),
     "max_pool2d": lambda x: F.max_pool2d(x, 2),
@@ -86,6 +90,7 @@ def test_a_training_step_copies_for_layout_at_flatten_only(device: str) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
         nn.ReLU(),
+        nn.BatchNorm2d(4),
         nn.LocalResponseNorm(3),
         nn.MaxPool2d(2),
         nn.Conv2d(4, 4, 3),

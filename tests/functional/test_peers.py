@@ -138,6 +138,32 @@ def test_local_response_norm(device: str, g: Pool2dGeometry, seed: int, size: in
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@given(poolings(), seeds, st.booleans())
+def test_batch_norm(device: str, g: Pool2dGeometry, seed: int, training: bool) -> None:
+    import torch
+
+    x = normal(seed, (g.N + 1, g.C, g.H, g.W), np.float32)
+    weight, bias, mean, var = (normal(seed + i, (g.C,), np.float32) for i in range(1, 5))
+    var = abs(var) + np.float32(0.1)
+
+    def ours(*tensors: Any) -> Any:
+        a, w, b = tensors
+        return F.batch_norm(a, *(gpucnn.tensor(s, device=device) for s in (mean, var)), w, b, training)
+
+    def theirs(*tensors: Any) -> Any:
+        a, w, b = tensors
+        return torch.nn.functional.batch_norm(a, *(torch.tensor(s, dtype=a.dtype) for s in (mean, var)), w, b, training)
+
+    def scales(dy: Any) -> list[Any]:
+        rows, given = x.transpose(0, 2, 3, 1), None if training else (mean, var)
+        y = reference.batch_norm_forward(rows, given, weight, bias, 1e-5).scale
+        dx, dweight, dbias = reference.batch_norm_backward(dy.transpose(0, 2, 3, 1), rows, given, weight, 1e-5)
+        return [y.transpose(0, 3, 1, 2), dx.scale.transpose(0, 3, 1, 2), dweight.scale, dbias.scale]
+
+    compare(ours, theirs, [x, weight, bias], device, seed, scales)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), seeds)
 def test_linear_and_relu(device: str, m: int, k: int, n: int, seed: int) -> None:
     import torch

@@ -195,6 +195,48 @@ def test_local_response_norm(
     assert_close(memory(dx, "NCHW"), exact.value, exact.scale, plain.value, what="gradient")
 
 
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple),
+    channels=st.integers(1, 24),
+    weight=st.booleans(),
+    training=st.booleans(),
+    eps=st.sampled_from([1e-5, 1e-3]),
+    mean=st.sampled_from([0.0, 20.0]),
+    seed=seeds,
+)
+def test_batch_norm(
+    device: str, shape: tuple[int, ...], channels: int, weight: bool, training: bool, eps: float, mean: float, seed: int
+) -> None:
+    """(N, C), (N, C, L) and (N, C, H, W); with one of weight and bias."""
+    shape = (shape[0] + 1, channels, *shape[2:])  # two values a channel at least
+
+    def channels_last(array: Array) -> Array:
+        return np.moveaxis(array, 1, -1)
+
+    x, dy, parameter = mean + draw(seed, *shape), draw(seed + 1, *shape), draw(seed + 2, channels)
+    running = draw(seed + 3, channels), np.abs(draw(seed + 4, channels)) + np.float32(0.1)
+    buffers = [gpucnn.tensor(a, device=device) for a in running]
+
+    def normalized(t: gpucnn.Tensor, p: gpucnn.Tensor) -> gpucnn.Tensor:
+        w, b = (p, None) if weight else (None, p)
+        return F.batch_norm(t, *buffers, w, b, training, 0.3, eps)
+
+    y, dx, dparameter = forward_and_backward(normalized, [x, parameter], dy, device)
+    w, b = (parameter, None) if weight else (None, parameter)
+    given = None if training else running
+    rows, drows = channels_last(x), channels_last(dy)
+    check(channels_last(y), reference.batch_norm_forward, rows, given, w, b, eps)
+    exact, plain = (reference.batch_norm_backward(drows, rows, given, w, eps, t) for t in (np.float64, np.float32))
+    assert_close(channels_last(dx), exact[0].value, exact[0].scale, plain[0].value, what="dx")
+    one = 1 if weight else 2
+    assert_close(dparameter, exact[one].value, exact[one].scale, plain[one].value, what="parameter")
+    count = x.size // channels
+    moments = [part.value for part in reference.batch_norm_statistics(rows)]
+    for buffer, before, new in zip(buffers, running, (moments[0], moments[1] * count / (count - 1)), strict=True):
+        after = 0.7 * before.astype(np.float64) + 0.3 * new if training else before.astype(np.float64)
+        assert_close(buffer.numpy(), after, np.abs(before) + np.abs(new) + (mean if training else 0), what="running")
+
+
 @given(n=sizes, classes=st.integers(2, 33), large=st.booleans(), seed=seeds)
 def test_cross_entropy(device: str, n: int, classes: int, large: bool, seed: int) -> None:
     logits = draw(seed, n, classes) * (1000 if large else 3)

@@ -42,6 +42,7 @@ def _operators() -> dict[str, Callable[[], Any]]:
     x3, w3 = normal(10, large.input_shape, np.float32), normal(11, large.weight_shape, np.float32)
     images, after = normal(6, pool.input_shape, np.float32), normal(7, pool.output_shape, np.float32)
     wide, tall = normal(8, (128, 2304), np.float32), normal(9, (384, 2304), np.float32)
+    batch_statistics = backend.batch_norm_statistics(images, None, None, 0.1)
     scale = backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0)[1]
 
     def sgd() -> Any:
@@ -70,6 +71,11 @@ def _operators() -> dict[str, Callable[[], Any]]:
         "relu": lambda: (backend.relu_forward(images), backend.relu_backward(images, backend.relu_forward(images))),
         "lrn forward": lambda: backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0),
         "lrn backward": lambda: backend.lrn_backward(images, images, scale, 9, 1e-3, 0.75, 1.0),
+        "batch_norm": lambda: (
+            *backend.batch_norm_statistics(images, None, None, 0.1),
+            backend.batch_norm_forward(images, batch_statistics, None, None, 1e-5),
+            *backend.batch_norm_backward(images, images, batch_statistics, None, 1e-5, True, (True, True, True)),
+        ),
         "linear": lambda: backend.linear_forward(wide, tall, tall[:, 0].copy()),
         "matmul": lambda: backend.matmul(wide, wide, transpose_a=True),
         "batched matmul": lambda: backend.matmul(
