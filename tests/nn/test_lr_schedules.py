@@ -317,8 +317,12 @@ PEERS: dict[str, Callable[[Any, Any], Any]] = {
     "multiplicative": lambda L, o: L.MultiplicativeLR(o, lambda e: 1 - 1 / (e + 2)),
     "sequential": lambda L, o: L.SequentialLR(
         o,
-        [L.LinearLR(o, 0.1, total_iters=5), L.CosineAnnealingWarmRestarts(o, 4), L.ExponentialLR(o, 0.9)]
-        + [L.StepLR(o, 3)],
+        [
+            L.LinearLR(o, 0.1, total_iters=5),
+            L.CosineAnnealingWarmRestarts(o, 4),
+            L.ExponentialLR(o, 0.9),
+            L.StepLR(o, 3),
+        ],
         [5, 16, 40],
     ),
     "chained": lambda L, o: L.ChainedScheduler([L.ConstantLR(o, 0.1, 20), L.CosineAnnealingLR(o, 50), L.StepLR(o, 17)]),
