@@ -11,7 +11,7 @@
 #include "chunks.cuh"
 
 struct AdamOptions {
-    float lr, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction;
+    float lr, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction;
     int decoupled, maximize;
 };
 
@@ -24,7 +24,7 @@ __device__ __forceinline__ void adam_moments(
     } else {
         g = fmaf(weight_decay, p, g);
     }
-    m = fmaf(options.one_minus_beta1, g - m, m);
+    m = blend(m, g, options.beta1, options.one_minus_beta1);
     v = fmaf(options.beta2, v, options.one_minus_beta2 * g * g);
 }
 

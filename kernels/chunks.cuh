@@ -31,3 +31,9 @@ __device__ __forceinline__ Chunk find_chunk(
     const long long begin = (chunk - first_chunk[low]) * CHUNK;
     return {low, begin, min(begin + CHUNK, sizes[low])};
 }
+
+// average + (1 - kept) * (value - average), from the end that is nearer: exact for kept = 0 and for kept = 1.
+__device__ __forceinline__ float blend(float average, float value, float kept, float one_minus_kept) {
+    const float way = value - average;
+    return kept < 0.5f ? fmaf(-kept, way, value) : fmaf(one_minus_kept, way, average);
+}

@@ -25,7 +25,7 @@ __device__ __forceinline__ float rmsprop_square(
 
 // s - a * a; a is brought up to date first.
 __device__ __forceinline__ float rmsprop_center(const RmspropOptions& options, float g, float s, float& a) {
-    a = fmaf(options.one_minus_alpha, g - a, a);
+    a = blend(a, g, options.alpha, options.one_minus_alpha);
     return s - a * a;
 }
 

@@ -42,6 +42,7 @@ class _AdamOptions(NamedTuple):
     """The struct of adam.cu, field by field."""
 
     lr: float
+    beta1: float
     one_minus_beta1: float
     beta2: float
     one_minus_beta2: float
@@ -73,8 +74,8 @@ def adam_step(
 ) -> None:
     """PyTorch's Adam, as base.py states it."""
     options = _AdamOptions(
-        lr, 1.0 - beta1, beta2, 1.0 - beta2, eps, lr / (1.0 - beta1**step), (1.0 - beta2**step) ** -0.5,
-        int(decoupled), int(maximize),
+        lr, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, lr / (1.0 - beta1**step),
+        (1.0 - beta2**step) ** -0.5, int(decoupled), int(maximize),
     )  # fmt: skip
     lists = [parameters, gradients, exp_avgs, exp_avg_sqs]
     kernel = "adam_step"

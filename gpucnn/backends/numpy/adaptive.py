@@ -15,11 +15,16 @@ from gpucnn.backends.numpy.scratch import scratch
 Array = NDArray[Any]
 
 
-def _towards(average: Array, value: Array, share: float, taken: Array) -> None:
-    """average += share * (value - average)."""
+def _blend(average: Array, value: Array, kept: float, taken: Array) -> None:
+    """average += (1 - kept) * (value - average), from the end that is nearer: exact for kept = 0 and for kept = 1."""
+    real = average.dtype.type
     np.subtract(value, average, out=taken)
-    np.multiply(taken, average.dtype.type(share), out=taken)
-    np.add(average, taken, out=average)
+    if kept < 0.5:
+        np.multiply(taken, real(kept), out=taken)
+        np.subtract(value, taken, out=average)
+    else:
+        np.multiply(taken, real(1 - kept), out=taken)
+        np.add(average, taken, out=average)
 
 
 def _add_squares(average: Array, value: Array, kept: float, taken: Array) -> None:
@@ -55,7 +60,7 @@ def adam_step(
         taken = scratch("taken", p.shape, p.dtype)
         if decoupled and weight_decay:
             np.multiply(p, real(1 - lr * weight_decay), out=p)
-        _towards(m, g, 1 - beta1, taken)
+        _blend(m, g, beta1, taken)
         _add_squares(v, g, beta2, taken)
         largest = np.maximum(rest[0], v, out=rest[0]) if max_exp_avg_sqs is not None else v
         np.sqrt(largest, out=taken)
@@ -93,7 +98,7 @@ def rmsprop_step(
             np.sqrt(s, out=taken)
         else:
             mean = rest[0]
-            _towards(mean, g, 1 - alpha, taken)
+            _blend(mean, g, alpha, taken)
             np.multiply(mean, mean, out=taken)
             np.subtract(s, taken, out=taken)
             np.sqrt(taken, out=taken)
