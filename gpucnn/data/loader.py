@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn import random
-from gpucnn.creation import tensor
+from gpucnn.data import transfer
 from gpucnn.data.dataset import Dataset
-from gpucnn.data.transforms import Normalize, Transform
+from gpucnn.data.transforms import AsIs, Normalize, Transform
 from gpucnn.device import Device
 from gpucnn.random import Purpose
-from gpucnn.tensor import Tensor
+from gpucnn.tensor import Tensor, resolve_device
 
 Item = TypeVar("Item")
 HostBatch = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -34,17 +34,20 @@ class DataLoader:
 
     Args:
         dataset: images and labels.
-        batch_size: N; the last batch of an epoch holds what is left.
+        batch_size: N; the last batch of an epoch holds what is left. More than there are images is an error where
+            they are shuffled or ``drop_last`` is set, that is in training; evaluation takes the one short batch.
         shuffle: a new order in each epoch, the permutation of the stream (seed, epoch, SHUFFLE).
         transform: uint8 (N, H, W, C), seed, step, epoch, indices -> float32 (N, H', W', C), see
-            :mod:`gpucnn.data.transforms`. Without one, pixels are scaled to [0, 1].
+            :mod:`gpucnn.data.transforms`. Without one, pixels are scaled to [0, 1], and float32 images
+            (:class:`gpucnn.data.TensorDataset`) stay as they are.
         drop_last: leaves out an epoch's last batch where it is smaller than the others.
         seed: of order and augmentation; ``gpucnn.manual_seed``'s where it is None.
         prefetch: how many batches are prepared ahead, on one background thread; 0 prepares each when it is asked for.
+            For a GPU that thread leaves them in page-locked memory, from where they are copied while the host goes on.
         device: where the tensors are; the default device where it is None.
 
     Raises:
-        ValueError: a batch size below 1, a negative prefetch, or no batch at all in an epoch.
+        ValueError: a batch size below 1 or, in training, above the number of images; a negative prefetch; no images.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class DataLoader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.transform: Transform = transform if transform is not None else Normalize()
+        self.transform: Transform = transform if transform is not None else _default(dataset)
         self.drop_last = drop_last
         self.seed = random.default_generator.seed if seed is None else seed
         self.prefetch = prefetch
@@ -73,10 +76,13 @@ class DataLoader:
         self._epoch = 0
         self._batch = 0  # batches of the epoch handed out
         self._resumed = True  # whether an iteration starts at _batch instead of at a new epoch
-        if len(self) == 0:
+        if not len(dataset):
+            raise ValueError(f"DataLoader: 0 images make no batch of {batch_size}")
+        if batch_size > len(dataset) and (shuffle or drop_last):
+            why = "drop_last would leave it out" if drop_last else "shuffle, so for training"
             raise ValueError(
-                f"DataLoader: {len(dataset)} images make no batch of {batch_size}"
-                + (" (drop_last)" if drop_last else "")
+                f"DataLoader: batch_size {batch_size} is more than the {len(dataset)} images of the data set ({why}):"
+                f" expected at most {len(dataset)}"
             )
 
     def __len__(self) -> int:
@@ -129,14 +135,25 @@ class DataLoader:
             self._epoch, self._batch = self._epoch + 1, 0
         self._resumed = False
         epoch, order = self._epoch, self._order(self._epoch)
-        batches = _ahead(lambda k: self._make(order, epoch, k), self._batch, len(self), self.prefetch)
+        way = transfer.to(resolve_device(self.device))
+
+        def staged(batch: int) -> HostBatch:
+            images, labels = self._make(order, epoch, batch)
+            return way.stage(images), way.stage(labels)
+
+        batches = _ahead(staged, self._batch, len(self), self.prefetch)
         try:
             for images, labels in batches:
                 self._batch += 1
-                yield tensor(images.transpose(0, 3, 1, 2), device=self.device), tensor(labels, device=self.device)
+                yield way.send(images), way.send(labels)
         finally:
             batches.close()
+            way.close()
         self._epoch, self._batch, self._resumed = epoch + 1, 0, True
+
+
+def _default(dataset: Dataset) -> Transform:
+    return AsIs() if dataset.images.dtype == np.float32 else Normalize()
 
 
 def _ahead(

@@ -15,7 +15,7 @@ must not depend on how images are put into batches is drawn from streams (seed, 
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Transform(Protocol):
     """images uint8 (N, H, W, C), seed, step, epoch, indices int64 (N,) -> float32 (N, H', W', C)."""
 
     def __call__(
-        self, images: Images, seed: int = 0, step: int = 0, epoch: int = 0, indices: Indices | None = None
+        self, images: NDArray[Any], seed: int = 0, step: int = 0, epoch: int = 0, indices: Indices | None = None
     ) -> Batch: ...
 
 

@@ -311,7 +311,10 @@ def test_data_is_looked_for_in_gpucnn_data_then_in_the_cache(tmp_path, clean_env
 def test_by_name(tmp_path):
     python_folder(tmp_path)
     assert len(data.create("CIFAR-10", train=False, root=tmp_path, images_per_batch=COUNT)) == COUNT
-    with pytest.raises(ValueError, match=r"unknown data set 'cifar11', known are cifar10, cifar100, fashion_mnist, folder, mnist, shapes"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown data set 'cifar11', known are cifar10, cifar100, fashion_mnist, folder, mnist, shapes",
+    ):
         data.create("cifar11")
 
 

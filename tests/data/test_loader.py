@@ -205,12 +205,20 @@ def test_the_transform_runs_beside_the_consumer():
     assert k == 4 and not meet.broken
 
 
+def test_evaluation_takes_one_short_batch():
+    loader = DataLoader(_dataset(), 24, device="cpu")
+    assert (len(loader), loader.examples) == (1, 23)
+    assert [images.shape[0] for images, _ in loader] == [23]
+
+
 def test_bad_arguments():
     for arguments in ({"batch_size": 0}, {"prefetch": -1}):
         with pytest.raises(ValueError, match="batch_size must be at least 1 and prefetch at least 0"):
             DataLoader(_dataset(), **arguments)
-    with pytest.raises(ValueError, match=r"23 images make no batch of 24 \(drop_last\)"):
-        DataLoader(_dataset(), 24, drop_last=True)
+    for training in ({"drop_last": True}, {"shuffle": True}, {"shuffle": True, "drop_last": True}):
+        with pytest.raises(ValueError, match=r"batch_size 24 is more than the 23 images of the data set .* at most 23"):
+            DataLoader(_dataset(), 24, **training)
+        assert len(DataLoader(_dataset(), 23, **training)) == 1
     with pytest.raises(ValueError, match="0 images make no batch of 4"):
         DataLoader(_dataset(0), 4)
 
