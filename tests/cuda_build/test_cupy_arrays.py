@@ -83,6 +83,10 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
     backend.max_pool2d_backward(array(p.output_shape), index, p)
     _, scale = backend.lrn_forward(x, 9, 1e-3, 0.75, 1.0)
     backend.lrn_backward(x, x, scale, 9, 1e-3, 0.75, 1.0)
+    weight = array((64,))
+    statistics = backend.batch_norm_statistics(x, array((64,)), array((64,)), 0.1)
+    backend.batch_norm_forward(x, statistics, weight, weight, 1e-5)
+    backend.batch_norm_backward(x, x, statistics, weight, 1e-5, True, (True, True, True))
     backend.dropout(x, 0.5, (2**64 - 1, 3, 1))
     backend.linear_forward(array((128, 2304)), array((384, 2304)), array((384,)))
     labels, logits = array((128,), np.int64), array((128, 10))
@@ -91,7 +95,9 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
     assert backend.engine.names == [
         "conv2d_fprop_64x64_vec4", "conv2d_fprop_64x64_vec4", "conv2d_dgrad_64x64_vec4",
         "conv2d_wgrad_64x128_vec4", "split_k_reduce", "column_sums", "column_sums",
-        "max_pool2d_forward_vec4", "max_pool2d_backward_vec4", "lrn_forward", "lrn_backward", "dropout_vec4",
+        "max_pool2d_forward_vec4", "max_pool2d_backward_vec4", "lrn_forward", "lrn_backward",
+        "batch_norm_statistics_vec4", "batch_norm_finish_statistics", "batch_norm_forward_vec4",
+        "batch_norm_sums_vec4", "batch_norm_finish_sums", "batch_norm_backward_vec4", "dropout_vec4",
         "gemm_nt_64x64_vec4", "split_k_reduce", "cross_entropy_forward_long", "cross_entropy_backward_long",
     ]  # fmt: skip
 

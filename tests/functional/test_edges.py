@@ -21,6 +21,10 @@ def no_labels(like: Tensor) -> Tensor:
     return gpucnn.zeros(0, dtype=np.int64, device=like.device)
 
 
+def statistics(channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    return gpucnn.zeros(channels, device=like.device), gpucnn.ones(channels, device=like.device)
+
+
 # The function, its inputs, its value, and the gradients of its sum, as PyTorch 2.13 gives them.
 CASES: dict[str, tuple[Callable[..., Tensor], list[Any], Any, list[Any]]] = {
     "0 to the 0": (lambda x: x**0, [[0.0, 2.0]], [1, 1], [[0, 0]]),
@@ -66,6 +70,14 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Any], Any, list[Any]]] = {
     "linear of no rows": (
         lambda x, w, b: F.linear(x, w, b), [np.ones((0, 3)), np.ones((2, 3)), np.ones(2)], np.zeros((0, 2)),
         [np.ones((0, 3)), np.zeros((2, 3)), np.zeros(2)],
+    ),
+    "batch_norm of no images": (
+        lambda x, w, b: F.batch_norm(x, None, None, w, b, True), [np.ones((0, 3, 2, 2)), np.ones(3), np.ones(3)],
+        np.zeros((0, 3, 2, 2)), [np.ones((0, 3, 2, 2)), np.zeros(3), np.zeros(3)],
+    ),
+    "batch_norm of images without pixels": (
+        lambda x, w: F.batch_norm(x, *statistics(3, x), w), [np.ones((2, 3, 0, 4)), np.ones(3)],
+        np.zeros((2, 3, 0, 4)), [np.ones((2, 3, 0, 4)), np.zeros(3)],
     ),
     "loss of no rows": (lambda x: F.cross_entropy(x, no_labels(x)), [np.zeros((0, 3))], nan, [np.zeros((0, 3))]),
     "sum of the losses of no rows": (

@@ -76,8 +76,8 @@ def test_how_many_launches_a_call_makes(backend: Any) -> None:
 def test_running_statistics(backend: Any) -> None:
     x = normal(0, (50, 6), np.float32) + 3
     mean, var = normal(1, (6,), np.float32), abs(normal(2, (6,), np.float32))
-    for given in ((True, True), (True, False), (False, True)):
-        running = [backend.from_host(a) if g else None for a, g in zip((mean, var), given, strict=True)]
+    for wanted in ((True, True), (True, False), (False, True)):
+        running = [backend.from_host(a) if w else None for a, w in zip((mean, var), wanted, strict=True)]
         backend.batch_norm_statistics(backend.from_host(x), *running, 0.3)
         wide = x.astype(np.float64)
         for array, before, value in zip(running, (mean, var), (wide.mean(0), wide.var(0, ddof=1)), strict=True):

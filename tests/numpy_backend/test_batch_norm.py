@@ -69,8 +69,8 @@ def test_only_what_is_needed_is_given(training: bool, needs: tuple[bool, bool, b
     statistics = backend.batch_norm_statistics(x, None, None, 0.1)
     every = backend.batch_norm_backward(dy, x, statistics, weight, EPS, training, (True, True, True))
     some = backend.batch_norm_backward(dy, x, statistics, weight, EPS, training, needs)
-    for needed, given, expected in zip(needs, some, every, strict=True):
-        assert np.array_equal(given, expected) if needed else given is None
+    for needed, result, expected in zip(needs, some, every, strict=True):
+        assert np.array_equal(result, expected) if needed else result is None
 
 
 def test_values_that_are_not_finite_stay_in_their_channels() -> None:

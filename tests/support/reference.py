@@ -275,7 +275,7 @@ def batch_norm_forward(
     dtype: DTypeLike = np.float64,
 ) -> Reference:
     """(x - mean) / sqrt(var + eps) * weight + bias, by x's own mean and variance unless others are given."""
-    mean, inverse, scale, x = _batch_norm_parts(x, running, weight, eps, dtype)
+    mean, _, scale, x = _batch_norm_parts(x, running, weight, eps, dtype)
     shift = np.zeros(1, dtype) if bias is None else bias.astype(dtype)
     return Reference((x - mean) * scale + shift, (abs(x) + abs(mean)) * abs(scale) + abs(shift))
 
