@@ -14,6 +14,7 @@ from gpucnn import layout, nn, optim
 from gpucnn.optim.muon import COEFFICIENTS, orthogonalize
 from tests.support.tolerance import assert_close
 
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 SHAPES = [(8, 3, 3, 2), (6, 4), (8, 3, 3, 2), (4, 6), (1, 5), (5, 1), (8, 18), (3, 3, 1, 1)]
 
 
@@ -82,7 +83,15 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize(("device", "dtype"), [("cpu", np.float32), ("cpu", np.float64), ("emulated", np.float32)])
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        ("cpu", np.float32),
+        ("cpu", np.float64),
+        ("emulated", np.float32),
+        pytest.param("cuda", np.float32, marks=pytest.mark.gpu),
+    ],
+)
 def test_steps_follow_the_formula(options: dict[str, Any], device: str, dtype: type) -> None:
     start, steps = arrays(0, dtype=dtype), 2 if device == "emulated" else 4
     parameters = parameters_of(start, device)
@@ -125,7 +134,7 @@ def test_many_steps_of_the_convergent_cubic_give_an_orthogonal_matrix() -> None:
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(5), atol=1e-13)
 
 
-@pytest.mark.parametrize("device", ["cpu", "emulated"])
+@pytest.mark.parametrize("device", ["cpu", "emulated", CUDA])
 def test_one_batch_for_each_shape_and_set_of_options(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = parameters_of(arrays(0), device)
     backend = parameters[0].backend
@@ -229,7 +238,7 @@ def test_a_step_copies_nothing_to_change_its_memory_order_and_counts_as_a_change
         again.backward()
 
 
-@pytest.mark.parametrize("device", ["cpu", "emulated"])
+@pytest.mark.parametrize("device", ["cpu", "emulated", CUDA])
 def test_a_run_goes_on_from_its_state_bit_for_bit(device: str) -> None:
     options = {"lr": 0.1, "momentum": 0.6, "ns_coefficients": (3.0, -4.0, 2.0), "ns_steps": 2, "renormalize": True}
     straight = parameters_of(arrays(0, SHAPES[:4]), device)

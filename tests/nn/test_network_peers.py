@@ -67,7 +67,7 @@ def resnet20_in_torch() -> Any:
     return tn.Sequential(*layers, *tail)
 
 
-def airbench94_in_torch() -> Any:
+def airbench94_in_torch(widths: tuple[int, int, int] = (64, 256, 256)) -> Any:
     from torch import nn as tn
 
     def norm(c: int) -> Any:
@@ -81,29 +81,29 @@ def airbench94_in_torch() -> Any:
 
     class Scale(tn.Module):
         def forward(self, x: Any) -> Any:
-            return x / 256
+            return x / widths[2]
 
     whiten = tn.Conv2d(3, 24, 2, padding=0)
     whiten.weight.requires_grad = False
-    body = [*group(24, 64), *group(64, 256), *group(256, 256)]
+    body = [*group(24, widths[0]), *group(*widths[:2]), *group(*widths[1:])]
     return tn.Sequential(
-        whiten, tn.GELU(), *body, tn.MaxPool2d(3), tn.Flatten(), tn.Linear(256, 10, bias=False), Scale()
+        whiten, tn.GELU(), *body, tn.MaxPool2d(3), tn.Flatten(), tn.Linear(widths[2], 10, bias=False), Scale()
     )
 
 
-PEERS = {"resnet9": resnet9_in_torch, "resnet20": resnet20_in_torch, "airbench94": airbench94_in_torch}
+PEERS: dict[str, Any] = {"resnet9": resnet9_in_torch, "resnet20": resnet20_in_torch, "airbench94": airbench94_in_torch}
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-300))
 
 
-def pair(name: str) -> tuple[Any, Any, list[tuple[str, str]]]:
+def pair(name: str, **options: Any) -> tuple[Any, Any, list[tuple[str, str]]]:
     """Our network, PyTorch's with its weights, and the names of the same entries in both, in order."""
     import torch
 
     gpucnn.manual_seed(2)
-    model, peer = models.create(name, device="cpu", dtype=np.float64), PEERS[name]().double()
+    model, peer = models.create(name, device="cpu", dtype=np.float64, **options), PEERS[name](**options).double()
     rng = np.random.default_rng(3)
     for parameter in model.parameters():  # away from 0 and 1, where a forgotten parameter would not show
         if parameter.requires_grad:
@@ -143,7 +143,7 @@ def test_two_steps_of_airbench94_are_the_published_ones() -> None:
     """Its optimizers as its training script has them: SGD for biases and head, Muon after scaling the weights."""
     import torch
 
-    model, peer, names = pair("airbench94")
+    model, peer, names = pair("airbench94", widths=(32, 64, 80))
     sets = model.parameter_sets()
     lr, head_lr, decay = 0.053, 0.67, 2e-6 * 8
     biases = {"params": sets["whitening_bias"] + sets["biases"], "lr": lr, "weight_decay": decay / lr}
