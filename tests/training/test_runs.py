@@ -281,7 +281,7 @@ def test_a_folder_with_a_run_is_not_overwritten_unasked(whole, tmp_path):
 
 def test_bad_names_leave_no_folder(tmp_path):
     for changes, problem in (
-        ({"data": "nix"}, "unknown data set 'nix', known are cifar10, mnist, shapes"),
+        ({"data": "nix"}, "unknown data set 'nix', known are cifar10, cifar100, fashion_mnist"),
         ({"data": "mnist", "data_dir": str(tmp_path)}, "no MNIST there"),
         ({"device": "tpu"}, "'tpu' is unknown"),
     ):
