@@ -8,8 +8,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy.threads import single_blas_thread
-
 BLOCK = 1 << 16  # patches whose products are summed at a time
 
 
@@ -19,6 +17,8 @@ def patch_moments(images: NDArray[Any], window: int) -> NDArray[np.float64]:
 
     The patches' mean is not taken off. Summed in float64, block by block in the order of the images.
     """
+    from gpucnn.backends.numpy.threads import single_blas_thread  # not with the package: it reads GPUCNN_THREADS
+
     windows = sliding_window_view(images, (window, window), axis=(2, 3))  # (N, C, P, Q, R, S)
     n, c, p, q, _, _ = windows.shape
     sums = np.zeros((c * window * window,) * 2)
@@ -43,6 +43,8 @@ def whitening_filters(images: NDArray[Any], window: int = 2, eps: float = 5e-4) 
     Method: A. Coates, A. Ng, H. Lee, "An analysis of single-layer networks in unsupervised feature learning", 2011; as
     a fixed first layer: D. Page, "How to train your ResNet 8", 2019.
     """
+    from gpucnn.backends.numpy.threads import single_blas_thread
+
     if images.ndim != 4 or min(images.shape[2:]) < window or not images.size:
         raise ValueError(
             f"whitening_filters: images must be (N, C, H, W) of at least {window} x {window} pixels,"
