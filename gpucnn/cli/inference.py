@@ -51,10 +51,11 @@ def evaluate(
     from gpucnn.viz.matrix import confusion_matrix
 
     output = Output(quiet)
-    checkpoint = chosen_checkpoint(run or newest_run(), best)
-    loaded = training.load_run(checkpoint, usable_device(device), average=not weights)
     if tta is not None and tta not in VIEWS:
         raise ValueError(f"--tta must be one of {', '.join(VIEWS)}, got {tta!r}")
+    place = usable_device(device)
+    checkpoint = chosen_checkpoint(run or newest_run(), best)
+    loaded = training.load_run(checkpoint, place, average=not weights)
     folder = picture_folder(checkpoint, out) if pictures and out is not None else None
     name = data or loaded.config.data or "cifar10"
     images = sets.create(name, train=False, root=data_dir if data_dir is not None else loaded.config.data_dir)
@@ -135,16 +136,17 @@ def predict(
     output = Output(quiet)
     if top < 1:
         raise ValueError(f"--top must be at least 1, got {top}")
+    place = usable_device(device)
     checkpoint = chosen_checkpoint(run or newest_run(), best)
-    loaded = training.load_run(checkpoint, usable_device(device), average=not weights)
+    loaded = training.load_run(checkpoint, place, average=not weights)
     name = loaded.config.data or ""
     side, grey = wanted_image(name, loaded.model)
     all_read = True
     for start in range(0, len(images), BATCH):
         pictures: dict[int, NDArray[np.uint8]] = {}
-        for place, path in enumerate(images[start : start + BATCH], start):
+        for number, path in enumerate(images[start : start + BATCH], start):
             try:
-                pictures[place] = open_image(path, side, grey, output)
+                pictures[number] = open_image(path, side, grey, output)
             except (ValueError, OSError) as error:
                 complain(one_line(error))
                 all_read = False
@@ -154,8 +156,8 @@ def predict(
         unknown = np.zeros(len(batch), dtype=np.int64)
         dataset = Dataset(batch, unknown, loaded.classes, name=name, train=False)
         probabilities = predictions(loaded.model, loaded.test_loader(dataset, BATCH)).probabilities
-        for place, row in zip(pictures, probabilities, strict=True):
+        for number, row in zip(pictures, probabilities, strict=True):
             likeliest = np.argsort(-row, kind="stable")[:top]
-            output.result(f"{images[place]}: " + ", ".join(f"{loaded.classes[i]} {row[i]:.1%}" for i in likeliest))
+            output.result(f"{images[number]}: " + ", ".join(f"{loaded.classes[i]} {row[i]:.1%}" for i in likeliest))
     if not all_read:
         raise typer.Exit(BAD_INPUT)

@@ -45,8 +45,9 @@ def show(
     output = Output(quiet)
     if maps < 1:
         raise ValueError(f"--maps must be at least 1, got {maps}")
+    place = usable_device(device)
     checkpoint = chosen_checkpoint(run, best)
-    loaded = training.load_run(checkpoint, usable_device(device), average=not weights)
+    loaded = training.load_run(checkpoint, place, average=not weights)
     layers = drawing.convolutions(loaded.model)
     if not layers:
         raise ValueError(f"{run}: {loaded.config.model} has no convolution to show")
@@ -64,8 +65,8 @@ def show(
     of = f"test image {image} of {name}, {label}" if label is not None else str(image)
     output.result(f"{of}: {_likeliest(logits, loaded.classes)}")
     width = len(str(len(found)))
-    for place, (layer, values) in enumerate(found, start=1):
-        target = folder / f"maps-{place:0{width}}-{layer.replace(' ', '')}.png"
+    for number, (layer, values) in enumerate(found, start=1):
+        target = folder / f"maps-{number:0{width}}-{layer.replace(' ', '')}.png"
         shown = drawing.draw_maps(values, target, pixels, f"{told(loaded)}: {layer} of {of}", maps)
         output.result(f"{layer}: {shown}: {target}")
 

@@ -44,6 +44,19 @@ def complaint(done: Done, code: int = 2) -> str:
         (["eval", "nowhere"], ["nowhere"]),
         (["eval"], ["runs/"]),
         (["predict"], ["images"]),
+        (["eval", "--tta", "seven"], ["seven", "none", "mirror", "six"]),
+        (["plot"], ["RUN"]),
+        (["plot", "nowhere"], ["nowhere"]),
+        (["show"], ["run"]),
+        (["show", "nowhere"], ["nowhere"]),
+        (["show", "nowhere", "--maps", "0"], ["--maps", "0"]),
+        (["summary"], ["model"]),
+        (["summary", "nosuch"], ["nosuch", "lecture_cnn", "resnet20"]),
+        (["summary", "lenet5", "--batch-size", "0"], ["--batch-size", "0"]),
+        (["summary", "lenet5", "--classes", "0"], ["--classes", "0"]),
+        (["summary", "lenet5", "--input-shape", "28,28"], ["--input-shape", "28,28"]),
+        (["summary", "lenet5", "--input-shape", "1,2,2"], ["conv2d"]),
+        (["summary", "lenet5", "--input-shape", "3,28,28"], ["3 channels"]),
         (["predict", "nowhere.png"], ["runs/"]),
         (["bench", "--repeats", "0"], ["repeats", "0"]),
         (["bench", "--device", "tpu"], ["tpu"]),
@@ -152,7 +165,9 @@ def test_eval_on_data_with_other_classes(gpucnn: Command, run_folder: Path, monk
     assert "10" in line
 
 
-def test_predict_refuses_what_is_no_image(gpucnn: Command, run_folder: Path, tmp_path: Path) -> None:
+def test_predict_names_what_is_no_image_and_goes_on_with_the_others(
+    gpucnn: Command, run_folder: Path, tmp_path: Path
+) -> None:
     good, text, cut = tmp_path / "good.png", tmp_path / "text.png", tmp_path / "cut.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(good)
     text.write_text("no image")
@@ -160,9 +175,10 @@ def test_predict_refuses_what_is_no_image(gpucnn: Command, run_folder: Path, tmp
     deep = tmp_path / "deep.tiff"
     Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(deep)
     for bad in (text, cut, deep, tmp_path / "missing.png", tmp_path):
-        done = gpucnn("predict", good, bad, "--run", run_folder, "--quiet")
+        done = gpucnn("predict", bad, good, "--run", run_folder, "--quiet")
         assert str(bad) in complaint(done)
-        assert done.out == ""
+        assert done.out.startswith(f"{good}: ")
+        assert done.out.count("\n") == 1
 
 
 def test_predict_refuses_an_absurdly_large_image(

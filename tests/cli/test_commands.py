@@ -26,7 +26,10 @@ def test_version_and_help(gpucnn: Command) -> None:
     for arguments in ((), ("--help",)):
         told = gpucnn(*arguments)
         assert told.code == 0
-        assert all(command in told.out for command in ("train", "eval", "predict", "bench", "doctor"))
+        assert all(
+            command in told.out
+            for command in ("train", "eval", "predict", "plot", "show", "summary", "bench", "doctor")
+        )
 
 
 def test_python_dash_m_is_the_same_command() -> None:
@@ -50,7 +53,7 @@ def test_train_writes_a_run_and_says_what_it_trained_on(gpucnn: Command, tmp_pat
     assert "trained lenet5 on shapes (generated), device cpu: 2 epochs, 12 steps" in told.out
     assert f"run: {tmp_path / 'run'}" in told.out
     names = {file.name for file in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "curves.png", "checkpoint.safetensors"}
+    assert names == {"config.json", "metrics.jsonl", "curves.png", "metrics.csv", "checkpoint.safetensors"}
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["model"], config["data"], config["batch_size"], config["epochs"], config["seed"]) == (
         "lenet5", "shapes", 16, 2, 3,
@@ -69,7 +72,8 @@ def test_options_reach_the_run(gpucnn: Command, tmp_path: Path) -> None:
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
     assert gpucnn("train", *SHORT, *arguments, "--out", tmp_path / "run").code == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert {key: config[key.replace("-", "_")] for key in options} == options
+    given = {**config, **config["optimizer"]}
+    assert {key: given[key.replace("-", "_")] for key in options} == options
 
 
 def test_a_run_gets_a_folder_of_its_own_in_runs(gpucnn: Command, tmp_path: Path) -> None:
