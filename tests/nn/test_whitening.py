@@ -71,6 +71,8 @@ def test_the_sign_that_lapack_chose_does_not_matter(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(np.linalg, "eigh", mirrored)
     np.testing.assert_array_equal(whitening_filters(images), expected)
+    for row in expected[:12].reshape(12, 12):
+        assert row[np.abs(row) >= 0.5 * np.abs(row).max()][0] > 0
 
 
 def test_images_without_contrast_give_finite_filters() -> None:
