@@ -1,6 +1,6 @@
 """Layers and what networks are built of, with PyTorch's names."""
 
-from gpucnn.nn import init
+from gpucnn.nn import init, utils
 from gpucnn.nn.activation import GELU, ReLU, SiLU
 from gpucnn.nn.containers import ModuleList, Sequential
 from gpucnn.nn.convolution import Conv2d
@@ -32,4 +32,5 @@ __all__ = [
     "Sequential",
     "SiLU",
     "init",
+    "utils",
 ]

@@ -189,13 +189,16 @@ def _arguments(function: Any) -> dict[str, Any]:
     return {p.name: p.default for p in plain}
 
 
-LAYERS = [name for name in nn.__all__ if name not in ("init", "Module", "Parameter")]
+LAYERS = [name for name in nn.__all__ if name not in ("init", "utils", "Module", "Parameter")]
+SCHEDULES = [name for name in optim.lr_scheduler.__all__ if name not in ("LRScheduler", "PiecewiseLinearLR")]
+CLIPPING = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm"]
 INITIALISERS = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
 
 
 @pytest.mark.parametrize("place", [
     *(f"nn.{name}" for name in LAYERS), *(f"nn.init.{name}" for name in INITIALISERS), "nn.init.calculate_gain",
-    "optim.SGD", "optim.lr_scheduler.StepLR", "optim.lr_scheduler.LambdaLR",
+    *(f"optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")),
+    *(f"optim.lr_scheduler.{name}" for name in SCHEDULES), *(f"nn.utils.{name}" for name in CLIPPING),
     *(f"nn.Module.{name}" for name in ("apply", "cuda", "register_parameter", "register_buffer", "add_module",
                                        "requires_grad_", "zero_grad", "train", "named_parameters", "load_state_dict")),
 ])  # fmt: skip
