@@ -26,15 +26,16 @@ Statistics = tuple[Array, Array | None, Array]
 PIECE_BYTES = 512 << 10  # of one array; a piece works on three or four
 WIDTH = 1024  # elements of a wide row, about
 SAMPLE = 16  # one wide row of so many gives the shift
+LEAST_SAMPLE = 8  # wide rows for it, where there are as many
 
 
 def statistics(x: Array, running_mean: Array | None, running_var: Array | None, momentum: float) -> Statistics:
     """mean, what rounding took from it, and variance, each (C,), of x (..., C); the running ones are updated in place.
 
-    Each piece is shifted by the mean of every 16th of its wide rows. Whatever the values are, that is at most four
-    standard deviations from the piece's mean, so the difference of its two sums loses no more than about four bits.
-    Pieces are then joined as Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-    variances" (1979), do.
+    Each piece is shifted by the mean of some of its wide rows, one of 16 where there are many. Whatever the values are,
+    that is at most four standard deviations from the piece's mean, so the difference of its two sums loses no more than
+    about four bits. Pieces are then joined as Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+    computing sample variances" (1979), do.
     """
     rows = x.reshape(-1, x.shape[-1])
     count, channels = rows.shape
@@ -44,7 +45,7 @@ def statistics(x: Array, running_mean: Array | None, running_var: Array | None, 
     def run(index: int) -> None:
         part = pieces[index].of(rows)
         moved = scratch("moved", part.shape, x.dtype)
-        sample = part[::SAMPLE]
+        sample = part[:: max(min(len(part) // LEAST_SAMPLE, SAMPLE), 1)]
         shift = (_column_sums(sample, channels) * (channels / sample.size)).astype(x.dtype)
         np.subtract(part, np.tile(shift, pieces[index].repeats), out=moved)
         first = _column_sums(moved, channels)
