@@ -61,9 +61,8 @@ class EarlyStop(Callback):
         self.reason = None
         if self.best is not None and self.waited >= self.patience:
             self.reason = (
-                f"stopped early after epoch {trainer.epoch}: {self.monitor} has not improved in"
-                f" {self.waited} epoch{'s' if self.waited != 1 else ''} since its best, {self.best:.4f},"
-                f" after epoch {self.best_epoch}"
+                f"{self.monitor} has not improved in {self.waited} epoch{'s' if self.waited != 1 else ''}"
+                f" since its best, {self.best:.4f}, after epoch {self.best_epoch}"
             )
             trainer.stop(self.reason)
 
