@@ -44,7 +44,7 @@ def _draw(header: Row, rows: Sequence[Row], right: Sequence[int], last: Row | No
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_footer=last is not None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_footer=last is not None, pad_edge=False, collapse_padding=True)
     for column, name in enumerate(header):
         table.add_column(
             Text(name),
