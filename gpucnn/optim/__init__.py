@@ -3,6 +3,7 @@
 from gpucnn.optim import lr_scheduler
 from gpucnn.optim.adagrad import Adagrad
 from gpucnn.optim.adam import Adam, AdamW
+from gpucnn.optim.lookahead import Lookahead
 from gpucnn.optim.moving_average import MovingAverage, tutorial_decay
 from gpucnn.optim.muon import Muon
 from gpucnn.optim.optimizer import Optimizer
@@ -14,6 +15,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Lookahead",
     "MovingAverage",
     "Muon",
     "Optimizer",

@@ -27,83 +27,139 @@ class MovingAverage:
 
     ``decay`` is a number in [0, 1] or a function of the number of updates, this one included (1 at the first).
 
-    >>> average = MovingAverage(model.parameters(), tutorial_decay())   # doctest: +SKIP
+    ``buffers`` are what else the network needs in evaluation: batch normalisation's running statistics, which belong
+    to the weights that they were taken with. Those of floating dtype are averaged in the same way, which gives about
+    the statistics of the averaged weights; others (the count of batches) stay as they are, for evaluation does not look
+    at them. PyTorch's ``AveragedModel(use_buffers=True)`` does so too. A network with batch normalisation whose buffers
+    are left out is evaluated with averaged weights beside the statistics of the last ones.
+
+    >>> average = MovingAverage(model.parameters(), tutorial_decay(), model.buffers())   # doctest: +SKIP
     >>> average.update()                                                # after each optimizer step
     >>> with average.applied():                                         # the weights are the averages in here
     ...     accuracy = evaluate(model)
     """
 
-    def __init__(self, parameters: Iterable[Tensor], decay: float | Callable[[int], float] = 0.9999) -> None:
-        self.parameters = list(parameters)
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        decay: float | Callable[[int], float] = 0.9999,
+        buffers: Iterable[Tensor] = (),
+    ) -> None:
+        self.parameters = _tensors(parameters)
         if not self.parameters:
             raise ValueError("MovingAverage: got an empty parameter list")
-        for parameter in self.parameters:
-            if not isinstance(parameter, Tensor):
-                raise TypeError(f"MovingAverage: expected tensors, got {type(parameter).__name__}")
+        self.buffers = [buffer for buffer in _tensors(buffers) if buffer.is_floating_point()]
         if not callable(decay):
             _checked(decay)
         self.decay = decay
         self.steps = 0
         self.averages = [copy_of(parameter) for parameter in self.parameters]
+        self.buffer_averages = [copy_of(buffer) for buffer in self.buffers]
         self._swapped = False
 
-    def update(self) -> None:
-        """Takes the parameters of now into the averages, all of a device in one launch."""
+    def add_parameters(self, parameters: Iterable[Tensor]) -> None:
+        """Takes in parameters more, whose averages start from what they are now."""
+        added = _tensors(parameters)
+        self.parameters += added
+        self.averages += [copy_of(parameter) for parameter in added]
+
+    def update(self, decay: float | None = None) -> None:
+        """Takes the parameters and buffers of now into the averages, all of a device in one launch; ``decay`` stands
+        for the usual one this time.
+        """
         if self._swapped:
             raise RuntimeError("MovingAverage.update: the averages are applied to the parameters right now")
-        decay = _checked(self.decay(self.steps + 1) if callable(self.decay) else self.decay)
+        usual = self.decay
+        decay = _checked((usual(self.steps + 1) if callable(usual) else usual) if decay is None else decay)
         launches: dict[tuple[Device, Any], list[tuple[Tensor, Tensor]]] = {}
-        for index, parameter in enumerate(self.parameters):
-            average = self.averages[index]
-            if average.device != parameter.device or average.dtype != parameter.dtype:  # the module was moved since
-                average = self.averages[index] = zeros_like(parameter).copy_(average)
-            launches.setdefault((parameter.device, parameter.dtype), []).append((average, parameter))
+        for averages, tensors in ((self.averages, self.parameters), (self.buffer_averages, self.buffers)):
+            for index, tensor in enumerate(tensors):
+                average = averages[index]
+                if average.device != tensor.device or average.dtype != tensor.dtype:  # the module was moved since
+                    average = averages[index] = zeros_like(tensor).copy_(average)
+                launches.setdefault((tensor.device, tensor.dtype), []).append((average, tensor))
         for pairs in launches.values():
             backend = pairs[0][0].backend
             with running_on(pairs[0][0].device):
                 backend.moving_average_step(
                     [memory_view(average.data) for average, _ in pairs],
-                    [matched(parameter, average) for average, parameter in pairs],
+                    [matched(tensor, average) for average, tensor in pairs],
                     decay,
                 )
             for average, _ in pairs:
                 average.modified()
         self.steps += 1
 
+    def copy_to(self) -> None:
+        """Fills the parameters and buffers with the averages, for good."""
+        _fill(self._tensors(), [*self.averages, *self.buffer_averages])
+
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the parameters hold the averages; after it, also after an exception, what they held before, bit for
-        bit.
+        """Within it the parameters and buffers hold the averages; after it, also after an exception, what they held
+        before, bit for bit.
         """
         if self._swapped:
             raise RuntimeError("MovingAverage.applied: the averages are applied already")
-        kept = [copy_of(parameter) for parameter in self.parameters]
+        kept = [copy_of(tensor) for tensor in self._tensors()]
         self._swapped = True
         try:
-            _fill(self.parameters, self.averages)
+            self.copy_to()
             yield
         finally:
-            _fill(self.parameters, kept)
+            _fill(self._tensors(), kept)
             self._swapped = False
 
+    def _tensors(self) -> list[Tensor]:
+        return [*self.parameters, *self.buffers]
+
     def state_dict(self) -> dict[str, Any]:
-        """``{"steps": n, "averages": [tensor, ...]}`` in the order of the parameters."""
-        return {"steps": self.steps, "averages": [average.detach() for average in self.averages]}
+        """``{"steps": n, "averages": [tensor, ...]}`` in the order of the parameters, and the same of ``"buffers"`` if
+        there are any.
+        """
+        state = {"steps": self.steps, "averages": [average.detach() for average in self.averages]}
+        if self.buffers:
+            state["buffers"] = [average.detach() for average in self.buffer_averages]
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over a :meth:`state_dict`. Raises ValueError, changing nothing, where number or shapes do not match."""
+        """Takes over a :meth:`state_dict`. A state without buffers, as older files have, leaves their averages as they
+        are. Raises ValueError, changing nothing, where number or shapes do not match.
+        """
+        self._take(*self._read(state_dict))
+
+    def _read(self, state: Mapping[str, Any]) -> tuple[int, list[Tensor], list[Tensor]]:
+        """Steps and averages of a saved state, checked, as tensors like the parameters and buffers."""
         try:
-            steps, saved = int(state_dict["steps"]), [as_tensor_or_array(value) for value in state_dict["averages"]]
-        except (KeyError, TypeError, ValueError) as error:
+            steps, saved = int(state["steps"]), [as_tensor_or_array(value) for value in state["averages"]]
+            of_buffers = [as_tensor_or_array(value) for value in state.get("buffers", self.buffer_averages)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"MovingAverage: not a saved moving average: {error!r}") from error
-        shapes = [None if value is None else tuple(value.shape) for value in saved]
-        own = [tuple(parameter.shape) for parameter in self.parameters]
-        if shapes != own:
-            raise ValueError(f"MovingAverage: saved averages have shapes {shapes}, the parameters {own}")
+        averages = _like(self.parameters, saved, "averages", "parameters")
+        buffer_averages = _like(self.buffers, of_buffers, "averages of buffers", "buffers")
         if steps < 0:
             raise ValueError(f"MovingAverage: the number of steps must not be negative, got {steps}")
-        self.averages = [zeros_like(p).copy_(value) for p, value in zip(self.parameters, saved, strict=True)]
-        self.steps = steps
+        return steps, averages, buffer_averages
+
+    def _take(self, steps: int, averages: list[Tensor], buffer_averages: list[Tensor]) -> None:
+        self.steps, self.averages, self.buffer_averages = steps, averages, buffer_averages
+
+
+def _tensors(given: Iterable[Tensor]) -> list[Tensor]:
+    tensors = list(given)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"MovingAverage: expected tensors, got {type(tensor).__name__}")
+    return tensors
+
+
+def _like(tensors: list[Tensor], saved: list[Any], name: str, owners: str) -> list[Tensor]:
+    """``saved`` as tensors that lie like ``tensors``."""
+    shapes = [None if value is None else tuple(value.shape) for value in saved]
+    own = [tuple(tensor.shape) for tensor in tensors]
+    if shapes != own:
+        raise ValueError(f"MovingAverage: saved {name} have shapes {shapes}, the {owners} {own}")
+    return [zeros_like(tensor).copy_(value) for tensor, value in zip(tensors, saved, strict=True)]
 
 
 def _fill(targets: list[Tensor], sources: list[Tensor]) -> None:

@@ -1,0 +1,116 @@
+"""Lookahead: slow weights that follow the fast ones of another optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gpucnn.optim.moving_average import MovingAverage
+from gpucnn.optim.optimizer import Optimizer
+from gpucnn.tensor import Tensor
+
+
+class Lookahead(Optimizer):
+    """Lookahead (Zhang, Lucas, Hinton and Ba, Lookahead Optimizer: k steps forward, 1 step back, 2019) around another
+    optimizer.
+
+    Every ``k`` steps of ``optimizer`` the slow weights, which began as the parameters were, go on by slow += alpha *
+    (parameter - slow), and the parameters become the slow weights. The optimizer's own state (its momentum) goes on.
+    ``alpha`` is a number in [0, 1] or a function of the number of steps taken so far, for a schedule.
+
+    ``buffers`` (``model.buffers()``; those of floating dtype) are treated as parameters are: airbench does so with
+    batch normalisation's statistics. Groups, options and state are the inner optimizer's, so schedules and
+    ``clip_grad_norm_`` work on either.
+
+    Instead of an optimizer, ``optimizer`` may be the parameters themselves: ``step()`` then only counts, and is called
+    after the steps of whatever optimizers move them.
+
+    >>> optimizer = Lookahead(SGD(model.parameters(), lr=0.1, momentum=0.9), k=5, alpha=0.5)   # doctest: +SKIP
+
+    Raises ValueError for a ``k`` below 1 and an ``alpha`` outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer | Iterable[Tensor],
+        k: int = 5,
+        alpha: float | Callable[[int], float] = 0.5,
+        buffers: Iterable[Tensor] = (),
+    ) -> None:
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise ValueError(f"Lookahead: k must be a positive int, got {k!r}")
+        if not callable(alpha):
+            _checked(alpha)
+        self.optimizer = optimizer if isinstance(optimizer, Optimizer) else _MovedByOthers(optimizer, {})
+        self.k, self.alpha = k, alpha
+        self.steps = 0
+        self.slow = MovingAverage(self._numbered(), 1.0, buffers)
+
+    # The inner optimizer's, also after it has loaded a state.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The groups of the inner optimizer."""
+        return self.optimizer.param_groups
+
+    @property
+    def state(self) -> dict[Tensor, dict[str, Any]]:  # type: ignore[override]
+        """The state of the inner optimizer."""
+        return self.optimizer.state
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        """The default options of the inner optimizer."""
+        return self.optimizer.defaults
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        self.optimizer.add_param_group(param_group)
+        self.slow.add_parameters(self.param_groups[-1]["params"])
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = self.optimizer.step(closure)
+        self.steps += 1
+        if self.steps % self.k == 0:
+            self.synchronize()
+        return loss
+
+    def synchronize(self, alpha: float | None = None) -> None:
+        """Brings slow and fast weights together now. ``alpha`` stands for the usual one this time: 0 ends a training
+        with the slow weights as they are.
+        """
+        if alpha is None:
+            alpha = self.alpha(self.steps) if callable(self.alpha) else self.alpha
+        self.slow.update(1.0 - _checked(alpha))
+        self.slow.copy_to()
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"optimizer": the inner state, "steps": n, "slow": the slow weights}``."""
+        return {"optimizer": self.optimizer.state_dict(), "steps": self.steps, "slow": self.slow.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        try:
+            inner, steps, slow = state_dict["optimizer"], int(state_dict["steps"]), state_dict["slow"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"Lookahead: not the state of a Lookahead: {error!r}") from error
+        if steps < 0:
+            raise ValueError(f"Lookahead: the number of steps must not be negative, got {steps}")
+        weights = self.slow._read(slow)
+        self.optimizer.load_state_dict(inner)
+        self.slow._take(*weights)
+        self.steps = steps
+
+    def __repr__(self) -> str:
+        return f"Lookahead (\nk: {self.k}\nalpha: {self.alpha}\n{self.optimizer!r}\n)"
+
+
+class _MovedByOthers(Optimizer):
+    """Parameters that other optimizers step."""
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        return self.evaluate(closure)
+
+
+def _checked(alpha: float) -> float:
+    if not isinstance(alpha, (int, float)) or not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"Lookahead: alpha must be between 0 and 1, got {alpha!r}")
+    return float(alpha)
