@@ -74,7 +74,7 @@ class MNIST(Dataset):
         count = IMAGES[train] if count is None else count
         images = _read(source, images_name, (count, SIDE, SIDE))
         labels = _read(source, labels_name, (count,))
-        check_labels(labels, len(self.CLASSES), source.where(labels_name))
+        check_labels(labels, len(self.CLASSES), source.where(_has(source, labels_name) or labels_name))
         super().__init__(images[..., None], labels, self.CLASSES, name=self.NAME, train=train, source=str(source))
 
     @classmethod

@@ -90,6 +90,34 @@ def idx(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + b"".join(struct.pack(">I", size) for size in array.shape) + array.tobytes()
 
 
+def cifar100_part(seed: int, count: int = COUNT) -> tuple[np.ndarray, list[int], list[int]]:
+    """Pixels as :func:`pixels_and_labels` makes them, fine labels that hit 0 and 99, coarse ones that hit 0 and 19."""
+    generator = np.random.default_rng(seed)
+    fine, coarse = ([0, top, *generator.integers(0, top + 1, count - 2).tolist()] for top in (99, 19))
+    return generator.integers(0, 256, (count, 3072), dtype=np.uint8), fine, coarse
+
+
+def cifar100_folder(folder: Path, binary: bool = False) -> dict[str, tuple[np.ndarray, list[int], list[int]]]:
+    """cifar-100-python or cifar-100-binary below ``folder``; its two parts."""
+    place = folder / ("cifar-100-binary" if binary else "cifar-100-python")
+    place.mkdir(parents=True)
+    parts = {"train": cifar100_part(0), "test": cifar100_part(1)}
+    for name, (pixels, fine, coarse) in parts.items():
+        if binary:
+            records = (bytes([c, f]) + row.tobytes() for row, f, c in zip(pixels, fine, coarse, strict=True))
+            (place / f"{name}.bin").write_bytes(b"".join(records))
+        else:
+            content = {
+                b"filenames": [b"a.png"] * len(fine),
+                b"batch_label": b"training batch 1 of 1",
+                b"fine_labels": fine,
+                b"coarse_labels": coarse,
+                b"data": pixels,
+            }
+            (place / name).write_bytes(pickle.dumps(content, protocol=2))
+    return parts
+
+
 def mnist_folder(folder: Path, count: int = COUNT, packed: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """MNIST's four files in ``folder``; the images and labels of the training part (the test part has the same)."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,27 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from gpucnn.data import CIFAR10, MNIST, NotFoundError, cifar10, download, mnist
+from gpucnn.data import (
+    CIFAR10,
+    CIFAR100,
+    MNIST,
+    FashionMNIST,
+    NotFoundError,
+    cifar10,
+    cifar100,
+    download,
+    fashion_mnist,
+    mnist,
+)
 from gpucnn.data.download import Remote, fetch
-from tests.data.data_writers import COUNT, archive, mnist_folder, python_folder
+from tests.data.data_writers import COUNT, archive, cifar100_folder, mnist_folder, python_folder
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
@@ -184,6 +196,38 @@ def test_mnist_is_downloaded_and_kept(server, tmp_path, clean_environment):
     clean_environment.setitem(mnist.FILES, True, tuple(remotes))
     for _ in range(2):
         assert len(MNIST(count=COUNT)) == COUNT
+    assert len(server.ranges) == 2
+
+
+def test_cifar100_is_downloaded_unpacked_and_kept(server, tmp_path, clean_environment):
+    clean_environment.setenv("GPUCNN_CACHE_DIR", str(tmp_path / "cache"))
+    cifar100_folder(tmp_path / "whole")
+    packed = archive(tmp_path / "whole" / "cifar-100-python", tmp_path / "a.tar.gz").read_bytes()
+    server.files["cifar-100-python.tar.gz"] = packed
+    remote = _remote(server, packed, "cifar-100-python.tar.gz")
+    clean_environment.setattr(cifar100, "ARCHIVE", replace(remote, checksum="sha256:" + "0" * 64))
+    with pytest.raises(NotFoundError, match=r"CIFAR-100 is not in .*cannot be downloaded.*hash"):
+        CIFAR100(count=COUNT)
+    server.ranges.clear()
+    checksum = f"sha256:{hashlib.sha256(packed).hexdigest()}"
+    clean_environment.setattr(cifar100, "ARCHIVE", replace(remote, checksum=checksum))
+    for train in (True, False):
+        assert len(CIFAR100(train=train, count=COUNT)) == COUNT
+    assert len(server.ranges) == 1
+    assert [p.name for p in (tmp_path / "cache" / "data").iterdir()] == ["cifar-100-python"]
+
+
+def test_fashion_mnist_is_downloaded_into_a_folder_of_its_own(server, tmp_path, clean_environment):
+    clean_environment.setenv("GPUCNN_CACHE_DIR", str(tmp_path / "cache"))
+    mnist_folder(tmp_path / "whole")
+    remotes = []
+    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
+        server.files[name] = (tmp_path / "whole" / name).read_bytes()
+        remotes.append(_remote(server, server.files[name], name))
+    clean_environment.setitem(fashion_mnist.FILES, False, tuple(remotes))
+    for _ in range(2):
+        dataset = FashionMNIST(train=False, count=COUNT)
+        assert len(dataset) == COUNT and dataset.source == str(tmp_path / "cache" / "data" / "fashion_mnist")
     assert len(server.ranges) == 2
 
 
