@@ -104,6 +104,13 @@ def test_variance_of_what_is_far_from_zero(backend: Any, x: Any) -> None:
     wide = x.astype(np.float64)
     expected = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + EPS)
     np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-5)
+    dy = (1 + expected + 0.5 * normal(9, x.shape, np.float64)).astype(np.float32)
+    arguments = backend.from_host(dy), backend.from_host(x), statistics, None, EPS, True, (True, True, False)
+    dx, dweight = (host(backend, part) for part in backend.batch_norm_backward(*arguments)[:2])
+    np.testing.assert_allclose(dweight, (dy * expected).sum(axis=0), rtol=2e-5, atol=2e-4)
+    inverse = 1 / np.sqrt(wide.var(0) + EPS)
+    exact = inverse * (dy - dy.mean(0, dtype=np.float64) - expected * (dy * expected).mean(0))
+    np.testing.assert_allclose(dx, exact, atol=1e-5 * inverse.max())
 
 
 def test_no_rows(backend: Any) -> None:

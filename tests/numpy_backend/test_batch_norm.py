@@ -42,9 +42,15 @@ def test_variance_of_what_is_far_from_zero(offset: float) -> None:
     statistics = backend.batch_norm_statistics(x, None, None, 0.1)
     check_statistics(backend, statistics, x)
     y = backend.batch_norm_forward(x, statistics, None, None, EPS)
-    wide = x.astype(np.float64)
-    axes = (0, 1, 2)
-    np.testing.assert_allclose(y, (wide - wide.mean(axes)) / np.sqrt(wide.var(axes) + EPS), rtol=2e-6, atol=2e-6)
+    wide, axes = x.astype(np.float64), (0, 1, 2)
+    inverse = 1 / np.sqrt(wide.var(axes) + EPS)
+    z = (wide - wide.mean(axes)) * inverse
+    np.testing.assert_allclose(y, z, rtol=2e-6, atol=2e-6)
+    dy = (1 + z + 0.5 * normal(1, x.shape, np.float64)).astype(np.float32)
+    dx, dweight, _ = backend.batch_norm_backward(dy, x, statistics, None, EPS, True, (True, True, False))
+    assert dx is not None and dweight is not None
+    np.testing.assert_allclose(dweight, (dy * z).sum(axes), rtol=2e-6)
+    np.testing.assert_allclose(dx, inverse * (dy - dy.mean(axes) - z * (dy * z).mean(axes)), atol=4e-6)
 
 
 def test_a_piece_whose_sample_is_far_from_its_mean() -> None:
