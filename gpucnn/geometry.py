@@ -235,6 +235,75 @@ class Pool2dGeometry:
         return tuple(getattr(self, name) for name in self.__slots__)
 
 
+@dataclass(frozen=True, slots=True)
+class AdaptivePool2dGeometry:
+    """The sizes of a pooling that adapts its windows to the wanted P x Q outputs; build it with :meth:`of`.
+
+    Output row p sees the input rows [floor(p H / P), ceil((p + 1) H / P)), PyTorch's windows; so do columns. The fields
+    stand in the order of ``struct AdaptivePool2dGeometry`` in kernels/geometry.cuh.
+    """
+
+    N: int
+    H: int
+    W: int
+    C: int
+    P: int
+    Q: int
+
+    @classmethod
+    def of(
+        cls, input_shape: tuple[int, ...], output_size: int | Sequence[int | None], operator: str
+    ) -> AdaptivePool2dGeometry:
+        """The geometry of pooling input (N, C, H, W); None in a pair ``output_size`` keeps the input's size."""
+        if len(input_shape) != 4:
+            raise ValueError(f"{operator}: input must be (N, C, H, W), got shape {input_shape}")
+        n, c, h, w = input_shape
+        if min(c, h, w) < 1:
+            raise ValueError(f"{operator}: input needs channels, rows and columns, got shape {input_shape}")
+        check_output_size(operator, output_size)
+        rows, columns = output_size if isinstance(output_size, Sequence) else (output_size, output_size)
+        p, q = h if rows is None else int(rows), w if columns is None else int(columns)
+        return cls(n, h, w, c, p, q)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C), the order in memory."""
+        return self.N, self.H, self.W, self.C
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(N, P, Q, C), the order in memory."""
+        return self.N, self.P, self.Q, self.C
+
+    def fixed_window(self) -> Pool2dGeometry | None:
+        """The pooling by windows of one size that this is where P divides H and Q divides W, else None."""
+        r, s = self.H // self.P, self.W // self.Q
+        if (r * self.P, s * self.Q) != (self.H, self.W):
+            return None
+        return Pool2dGeometry(self.N, self.H, self.W, self.C, r, s, self.P, self.Q, r, s, 0, 0, 0, 0, 1, 1)
+
+    def as_struct(self) -> tuple[int, ...]:
+        """The fields in order, for the struct of the kernels."""
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+
+def adaptive_windows(inputs: int, outputs: int) -> list[tuple[int, int]]:
+    """The inputs [low, high) that each output of one axis sees; of (outputs, inputs), the outputs over each input."""
+    return [(i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs)]
+
+
+def check_output_size(operator: str, output_size: object) -> None:
+    """Raises what is wrong with an adaptive pooling's output_size, a positive int or a pair of those or None."""
+    pair_given = isinstance(output_size, Sequence) and not isinstance(output_size, str) and len(output_size) == 2
+    sizes = output_size if pair_given else [output_size]
+    if not all(_is_int(size) or (pair_given and size is None) for size in sizes):  # type: ignore[attr-defined]
+        raise TypeError(
+            f"{operator}: output_size must be an int or a pair (height, width) of ints or None, got {output_size!r}"
+        )
+    if any(size is not None and int(size) < 1 for size in sizes):  # type: ignore[attr-defined]
+        raise ValueError(f"{operator}: output_size must be positive, got {output_size!r}")
+
+
 def _output_sizes(
     operator: str,
     window_name: str,

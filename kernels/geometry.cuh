@@ -25,3 +25,10 @@ struct Pool2dGeometry {
     int pad_top, pad_bottom, pad_left, pad_right;
     int dilation_h, dilation_w;
 };
+
+// Input x (N, H, W, C), output y (N, P, Q, C); output row p sees the input rows [floor(p H / P), ceil((p + 1) H / P)), and so
+// do columns.
+struct AdaptivePool2dGeometry {
+    int N, H, W, C;
+    int P, Q;
+};

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 
 Array = Any  # numpy.ndarray or cupy.ndarray; the two share no base class
 BatchStatistics = tuple[Array, Array | None, Array]  # mean, its remainder (None for 0) and variance, each (C,)
@@ -93,6 +93,25 @@ class Backend(ABC):
     @abstractmethod
     def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
         """dx (N,H,W,C) of :meth:`avg_pool2d_forward`."""
+
+    @abstractmethod
+    def adaptive_max_pool2d_forward(self, x: Array, g: AdaptivePool2dGeometry) -> tuple[Array, Array]:
+        """y (N,P,Q,C), the maximum of each window, and index (N,P,Q,C), int32, its place h*W + w in the image.
+
+        The first of equals wins, and NaN above all.
+        """
+
+    @abstractmethod
+    def adaptive_max_pool2d_backward(self, dy: Array, index: Array, g: AdaptivePool2dGeometry) -> Array:
+        """dx (N,H,W,C): each dy goes to the input that was its window's maximum; overlapping windows add up."""
+
+    @abstractmethod
+    def adaptive_avg_pool2d_forward(self, x: Array, g: AdaptivePool2dGeometry) -> Array:
+        """y (N,P,Q,C), the mean of each window."""
+
+    @abstractmethod
+    def adaptive_avg_pool2d_backward(self, dy: Array, g: AdaptivePool2dGeometry) -> Array:
+        """dx (N,H,W,C) of :meth:`adaptive_avg_pool2d_forward`."""
 
     # ---- elementwise and normalisation ----
 
@@ -237,6 +256,7 @@ class Backend(ABC):
         weight_decay: float | Sequence[float],
         nesterov: bool,
         first: bool,
+        maximize: bool = False,
     ) -> None:
         """One step of PyTorch's SGD on all arrays, in place, in one launch.
 
@@ -244,7 +264,71 @@ class Backend(ABC):
 
         d = gradient + weight_decay * parameter; with momentum: buffer = d if ``first`` else momentum * buffer + (1 -
         dampening) * d, and d = d + momentum * buffer if ``nesterov`` else buffer; parameter -= lr * d. ``momenta`` is
-        None without momentum; ``weight_decay`` is one number for all arrays or one for each.
+        None without momentum; ``weight_decay`` is one number for all arrays or one for each. ``maximize`` takes minus
+        the gradient.
+        """
+
+    @abstractmethod
+    def adam_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        exp_avgs: Sequence[Array],
+        exp_avg_sqs: Sequence[Array],
+        max_exp_avg_sqs: Sequence[Array] | None,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decays: Sequence[float],
+        decoupled: bool,
+        maximize: bool,
+        step: int,
+    ) -> None:
+        """Step number ``step`` (from 1) of PyTorch's Adam on all arrays, in place, in one launch.
+
+        g = gradient (minus gradient with ``maximize``) + weight_decay * parameter, or, ``decoupled``, parameter *= 1 -
+        lr * weight_decay; exp_avg += (1 - beta1) * (g - exp_avg); exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g *
+        g; parameter -= lr / (1 - beta1**step) * exp_avg / (sqrt(exp_avg_sq / (1 - beta2**step)) + eps). With
+        ``max_exp_avg_sqs`` (AMSGrad) the largest exp_avg_sq so far stands in the root.
+        """
+
+    @abstractmethod
+    def rmsprop_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        square_avgs: Sequence[Array],
+        grad_avgs: Sequence[Array] | None,
+        momenta: Sequence[Array] | None,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        weight_decays: Sequence[float],
+        maximize: bool,
+    ) -> None:
+        """One step of PyTorch's RMSprop on all arrays, in place, in one launch.
+
+        g as in :meth:`sgd_step`; square_avg = alpha * square_avg + (1 - alpha) * g * g; with ``grad_avgs`` (centered)
+        grad_avg += (1 - alpha) * (g - grad_avg) and s = square_avg - grad_avg**2, else s = square_avg; d = g / (sqrt(s)
+        + eps); with ``momenta`` momentum_buffer = momentum * momentum_buffer + d and d is that; parameter -= lr * d.
+        """
+
+    @abstractmethod
+    def adagrad_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        sums: Sequence[Array],
+        lr: float,
+        eps: float,
+        weight_decays: Sequence[float],
+        maximize: bool,
+    ) -> None:
+        """One step of PyTorch's Adagrad on all arrays, in place, in one launch.
+
+        g as in :meth:`sgd_step`; sum += g * g; parameter -= lr * g / (sqrt(sum) + eps). ``lr`` is that of this step.
         """
 
     @abstractmethod
@@ -253,3 +337,19 @@ class Backend(ABC):
 
         Computed as average - (1 - decay) * (average - parameter), which leaves equal values as they are.
         """
+
+    @abstractmethod
+    def total_norm(self, arrays: Sequence[Array], order: float) -> Array:
+        """(1,): (sum |x|**order)**(1/order) over all elements of one or more arrays, max |x| for infinity; NaN if any
+        is NaN.
+
+        The order of additions depends on the sizes alone.
+        """
+
+    @abstractmethod
+    def scale_all(self, arrays: Sequence[Array], factor: Array) -> None:
+        """Multiplies all arrays by factor (1,), in place, in one launch."""
+
+    @abstractmethod
+    def clamp_all(self, arrays: Sequence[Array], limit: float) -> None:
+        """Brings all elements into [-limit, limit], in place, in one launch; NaN stays."""

@@ -7,10 +7,21 @@ from gpucnn.functional.dropout import dropout
 from gpucnn.functional.linear import linear, matmul
 from gpucnn.functional.loss import cross_entropy
 from gpucnn.functional.normalization import batch_norm, local_response_norm
-from gpucnn.functional.pooling import avg_pool2d, max_pool2d
+from gpucnn.functional.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    max_pool2d,
+)
 from gpucnn.functional.shape import flatten
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
     "conv2d",

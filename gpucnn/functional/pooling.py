@@ -1,13 +1,14 @@
-"""Max and average pooling."""
+"""Max and average pooling, by windows of a given size and to outputs of a given size."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
 from gpucnn.functional.convolution import image_memory, image_tensor
-from gpucnn.geometry import Padding, Pair, Pool2dGeometry
+from gpucnn.geometry import AdaptivePool2dGeometry, Padding, Pair, Pool2dGeometry
 from gpucnn.tensor import Tensor
 
 
@@ -40,6 +41,35 @@ class AvgPool2d(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         dx = grad.backend.avg_pool2d_backward(image_memory(grad, ctx.data_format), *ctx.arguments)
         return image_tensor(dx, grad, ctx.data_format), None, None, None, None
+
+
+class AdaptiveMaxPool2d(Function):
+    """The maximum of each window of an adaptive geometry."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: AdaptivePool2dGeometry, data_format: str) -> Tensor:
+        y, ctx.index = x.backend.adaptive_max_pool2d_forward(image_memory(x, data_format), g)
+        ctx.g, ctx.data_format = g, data_format
+        return image_tensor(y, x, data_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        dx = grad.backend.adaptive_max_pool2d_backward(image_memory(grad, ctx.data_format), ctx.index, ctx.g)
+        return image_tensor(dx, grad, ctx.data_format), None, None
+
+
+class AdaptiveAvgPool2d(Function):
+    """The mean of each window of an adaptive geometry."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: AdaptivePool2dGeometry, data_format: str) -> Tensor:
+        ctx.g, ctx.data_format = g, data_format
+        return image_tensor(x.backend.adaptive_avg_pool2d_forward(image_memory(x, data_format), g), x, data_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        dx = grad.backend.adaptive_avg_pool2d_backward(image_memory(grad, ctx.data_format), ctx.g)
+        return image_tensor(dx, grad, ctx.data_format), None, None
 
 
 def _channels_first(operator: str, input: Tensor, data_format: str) -> tuple[int, ...]:
@@ -92,3 +122,59 @@ def avg_pool2d(
         raise ValueError("avg_pool2d: divisor_override must not be 0")
     g = Pool2dGeometry.of(shape, kernel_size, stride, padding, 1, ceil_mode, operator="avg_pool2d")
     return AvgPool2d.apply(input, g, bool(count_include_pad), divisor_override, data_format)
+
+
+def adaptive_max_pool2d(
+    input: Tensor,
+    output_size: int | Sequence[int | None],
+    return_indices: bool = False,
+    data_format: str = "NCHW",
+) -> Tensor:
+    """The maximum over windows of ``input`` (N, C, H, W) such that (N, C, P, Q) come out, (P, Q) = ``output_size``.
+
+    Output row p sees the rows [floor(p H / P), ceil((p + 1) H / P)), and columns alike, as in PyTorch; None in a pair
+    keeps the input's size. Among equals the first wins; NaN wins over all. Indices are not returned. Raises TypeError
+    or ValueError for sizes that are not positive ints.
+    """
+    return _adaptive("adaptive_max_pool2d", input, output_size, return_indices, data_format)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None], data_format: str = "NCHW") -> Tensor:
+    """The mean over windows of ``input`` (N, C, H, W), the windows of :func:`adaptive_max_pool2d`: (N, C, P, Q)."""
+    return _adaptive("adaptive_avg_pool2d", input, output_size, False, data_format)
+
+
+def adaptive_max_pool1d(input: Tensor, output_size: int, return_indices: bool = False) -> Tensor:
+    """:func:`adaptive_max_pool2d` along the last axis of ``input`` (N, C, L): (N, C, ``output_size``)."""
+    return _adaptive_1d("adaptive_max_pool1d", input, output_size, return_indices)
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: int) -> Tensor:
+    """:func:`adaptive_avg_pool2d` along the last axis of ``input`` (N, C, L): (N, C, ``output_size``)."""
+    return _adaptive_1d("adaptive_avg_pool1d", input, output_size, False)
+
+
+def _adaptive(operator: str, input: Tensor, output_size: Any, return_indices: bool, data_format: str) -> Tensor:
+    shape = _channels_first(operator, input, data_format)
+    if return_indices:
+        raise ValueError(f"{operator}: return_indices=True is not supported")
+    g = AdaptivePool2dGeometry.of(shape, output_size, operator)
+    fixed = g.fixed_window()
+    if "max" in operator:
+        if fixed is not None:
+            return MaxPool2d.apply(input, fixed, data_format)
+        return AdaptiveMaxPool2d.apply(input, g, data_format)
+    if fixed is not None:
+        return AvgPool2d.apply(input, fixed, True, None, data_format)
+    return AdaptiveAvgPool2d.apply(input, g, data_format)
+
+
+def _adaptive_1d(operator: str, input: Tensor, output_size: Any, return_indices: bool) -> Tensor:
+    checks.floating(operator, input=input)
+    if input.ndim != 3:
+        raise ValueError(f"{operator}: input must be (N, C, L), got shape {input.shape}")
+    if not hasattr(output_size, "__index__") or isinstance(output_size, bool):
+        raise TypeError(f"{operator}: output_size must be an int, got {output_size!r}")
+    n, c, length = input.shape
+    image = input.reshape(n, c, 1, length)
+    return _adaptive(operator, image, (1, output_size), return_indices, "NCHW").reshape(n, c, int(output_size))

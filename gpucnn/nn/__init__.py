@@ -10,10 +10,21 @@ from gpucnn.nn.loss import CrossEntropyLoss
 from gpucnn.nn.module import Module
 from gpucnn.nn.normalization import BatchNorm1d, BatchNorm2d, LocalResponseNorm
 from gpucnn.nn.parameter import Parameter
-from gpucnn.nn.pooling import AvgPool2d, MaxPool2d
+from gpucnn.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    MaxPool2d,
+)
 
 __all__ = [
     "GELU",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",

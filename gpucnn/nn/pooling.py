@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpucnn import functional as F
 from gpucnn.functional import checks
-from gpucnn.geometry import Padding, Pair, pair
+from gpucnn.geometry import Padding, Pair, check_output_size, pair
 from gpucnn.nn.module import Module
 from gpucnn.tensor import Tensor
 
@@ -93,6 +95,80 @@ class AvgPool2d(Module):
     def extra_repr(self) -> str:
         sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
         return sizes + _format(self.data_format)
+
+
+class AdaptiveMaxPool2d(Module):
+    """The maximum over windows of (N, C, H, W) chosen so that (N, C, P, Q) come out, as ``torch.nn.AdaptiveMaxPool2d``.
+
+    ``output_size`` is (P, Q), or an int for both; None in the pair keeps the input's size. Indices are not returned.
+    """
+
+    def __init__(
+        self, output_size: int | Sequence[int | None], return_indices: bool = False, *, data_format: str = "NCHW"
+    ) -> None:
+        super().__init__()
+        if return_indices:
+            raise ValueError("AdaptiveMaxPool2d: return_indices=True is not supported")
+        check_output_size("AdaptiveMaxPool2d", output_size)
+        checks.data_format("AdaptiveMaxPool2d", data_format)
+        self.output_size, self.data_format = output_size, data_format
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(input, self.output_size, data_format=self.data_format)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}" + _format(self.data_format)
+
+
+class AdaptiveAvgPool2d(Module):
+    """The mean over windows of (N, C, H, W) chosen so that (N, C, P, Q) come out, as ``torch.nn.AdaptiveAvgPool2d``.
+
+    ``output_size`` is (P, Q), or an int for both; None in the pair keeps the input's size. 1 is global average pooling.
+    """
+
+    def __init__(self, output_size: int | Sequence[int | None], *, data_format: str = "NCHW") -> None:
+        super().__init__()
+        check_output_size("AdaptiveAvgPool2d", output_size)
+        checks.data_format("AdaptiveAvgPool2d", data_format)
+        self.output_size, self.data_format = output_size, data_format
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(input, self.output_size, data_format=self.data_format)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}" + _format(self.data_format)
+
+
+class AdaptiveMaxPool1d(Module):
+    """The maximum over windows of (N, C, L): (N, C, ``output_size``), as ``torch.nn.AdaptiveMaxPool1d``."""
+
+    def __init__(self, output_size: int, return_indices: bool = False) -> None:
+        super().__init__()
+        if return_indices:
+            raise ValueError("AdaptiveMaxPool1d: return_indices=True is not supported")
+        check_output_size("AdaptiveMaxPool1d", (1, output_size))
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_max_pool1d(input, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(Module):
+    """The mean over windows of (N, C, L): (N, C, ``output_size``), as ``torch.nn.AdaptiveAvgPool1d``."""
+
+    def __init__(self, output_size: int) -> None:
+        super().__init__()
+        check_output_size("AdaptiveAvgPool1d", (1, output_size))
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_avg_pool1d(input, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
 
 
 def _check(layer: str, kernel_size: Pair, stride: Pair | None, dilation: Pair, data_format: str) -> None:

@@ -66,7 +66,7 @@ def test_a_struct_has_the_layout_of_cpp(declare) -> None:
     assert (dtype.itemsize, dtype.alignment) == (24, 8)
 
 
-@pytest.mark.parametrize("name", ["Conv2dGeometry", "Pool2dGeometry"])
+@pytest.mark.parametrize("name", ["Conv2dGeometry", "Pool2dGeometry", "AdaptivePool2dGeometry"])
 def test_geometries_have_the_fields_of_the_dataclasses_in_their_order(declare, name) -> None:
     (parameter,) = declare('#include "geometry.cuh"\n' + kernel(f"{name} g"))["k"].parameters
     assert parameter.dtype.names == tuple(field.name for field in fields(getattr(geometry, name)))

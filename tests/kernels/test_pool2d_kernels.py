@@ -159,4 +159,4 @@ def test_pooling_of_many_geometries(
 def test_more_rows_than_the_kernels_count_are_refused() -> None:
     for rows, row_elements in ((2**30 + 1, 4), (4, 2**30 + 1)):
         with pytest.raises(ValueError, match=rf"at most 2\*\*30, got {rows} and {row_elements}"):
-            pool2d._shape(rows, row_elements)
+            pool2d.launch_shape(rows, row_elements)

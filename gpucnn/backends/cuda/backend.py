@@ -16,6 +16,7 @@ import numpy as np
 from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
 from gpucnn.backends.cuda import (
     activation,
+    adaptive_pool2d,
     batch_norm,
     clip,
     conv2d,
@@ -29,7 +30,7 @@ from gpucnn.backends.cuda import (
     scatter,
 )
 from gpucnn.backends.launch import Launcher
-from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 from gpucnn.layout import memory_axes
 
 
@@ -115,6 +116,18 @@ class CudaBackend(Backend):
 
     def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
         return pool2d.avg_backward(self, dy, g, count_include_pad, divisor)
+
+    def adaptive_max_pool2d_forward(self, x: Array, g: AdaptivePool2dGeometry) -> tuple[Array, Array]:
+        return adaptive_pool2d.max_forward(self, x, g)
+
+    def adaptive_max_pool2d_backward(self, dy: Array, index: Array, g: AdaptivePool2dGeometry) -> Array:
+        return adaptive_pool2d.max_backward(self, dy, index, g)
+
+    def adaptive_avg_pool2d_forward(self, x: Array, g: AdaptivePool2dGeometry) -> Array:
+        return adaptive_pool2d.avg_forward(self, x, g)
+
+    def adaptive_avg_pool2d_backward(self, dy: Array, g: AdaptivePool2dGeometry) -> Array:
+        return adaptive_pool2d.avg_backward(self, dy, g)
 
     # ---- elementwise and normalisation -----------------------------------------------------------
 

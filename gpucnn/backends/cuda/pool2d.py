@@ -22,7 +22,7 @@ def max_forward(backend: Any, x: Array, g: Pool2dGeometry) -> tuple[Array, Array
     y = backend.empty(g.output_shape, np.float32)
     index = backend.empty(g.output_shape, np.int32 if wide else np.uint8)
     vector = 1 if wide else _vector(g, x, y)
-    grid, block = _shape(g.N * g.P, g.Q * g.C // vector)
+    grid, block = launch_shape(g.N * g.P, g.Q * g.C // vector)
     backend.launch(SOURCE, _instance("max_pool2d_forward", vector, wide), grid, block, x, y, index, g)
     return y, index
 
@@ -32,7 +32,7 @@ def max_backward(backend: Any, dy: Array, index: Array, g: Pool2dGeometry) -> Ar
     wide = g.R * g.S > MOST_BYTE_TAPS
     dx = backend.empty(g.input_shape, np.float32)
     vector = 1 if wide or address(index) % 4 else _vector(g, dy, dx)
-    grid, block = _shape(g.N * g.H, g.W * g.C // vector)
+    grid, block = launch_shape(g.N * g.H, g.W * g.C // vector)
     backend.launch(SOURCE, _instance("max_pool2d_backward", vector, wide), grid, block, dy, index, dx, g)
     return dx
 
@@ -41,7 +41,7 @@ def avg_forward(backend: Any, x: Array, g: Pool2dGeometry, count_include_pad: bo
     """y (N,P,Q,C) of x (N,H,W,C)."""
     y = backend.empty(g.output_shape, np.float32)
     vector = _vector(g, x, y)
-    grid, block = _shape(g.N * g.P, g.Q * g.C // vector)
+    grid, block = launch_shape(g.N * g.P, g.Q * g.C // vector)
     name = _instance("avg_pool2d_forward", vector)
     backend.launch(SOURCE, name, grid, block, x, y, g, int(count_include_pad), divisor or 0)
     return y
@@ -51,7 +51,7 @@ def avg_backward(backend: Any, dy: Array, g: Pool2dGeometry, count_include_pad: 
     """dx (N,H,W,C) of dy (N,P,Q,C)."""
     dx = backend.empty(g.input_shape, np.float32)
     vector = _vector(g, dy, dx)
-    grid, block = _shape(g.N * g.H, g.W * g.C // vector)
+    grid, block = launch_shape(g.N * g.H, g.W * g.C // vector)
     name = _instance("avg_pool2d_backward", vector)
     backend.launch(SOURCE, name, grid, block, dy, dx, g, int(count_include_pad), divisor or 0)
     return dx
@@ -66,7 +66,7 @@ def _instance(name: str, vector: int, wide: bool = False) -> str:
     return name + ("_vec4" if vector == 4 else "") + ("_wide" if wide else "")
 
 
-def _shape(rows: int, row_elements: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def launch_shape(rows: int, row_elements: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Grid and block over the rows of an image and the elements of a row; short rows share a block."""
     if max(rows, row_elements) > MOST:
         raise ValueError(

@@ -11,6 +11,7 @@ from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
 from gpucnn.backends.numpy import (
     activation,
     adaptive,
+    adaptive_pool2d,
     batch_norm,
     clip,
     conv2d,
@@ -21,7 +22,7 @@ from gpucnn.backends.numpy import (
     optimizer,
     pool2d,
 )
-from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 
 
 class NumpyBackend(Backend):
@@ -63,6 +64,18 @@ class NumpyBackend(Backend):
 
     def avg_pool2d_backward(self, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
         return pool2d.avg_backward(dy, g, count_include_pad, divisor)
+
+    def adaptive_max_pool2d_forward(self, x: Array, g: AdaptivePool2dGeometry) -> tuple[Array, Array]:
+        return adaptive_pool2d.max_forward(x, g)
+
+    def adaptive_max_pool2d_backward(self, dy: Array, index: Array, g: AdaptivePool2dGeometry) -> Array:
+        return adaptive_pool2d.max_backward(dy, index, g)
+
+    def adaptive_avg_pool2d_forward(self, x: Array, g: AdaptivePool2dGeometry) -> Array:
+        return adaptive_pool2d.avg_forward(x, g)
+
+    def adaptive_avg_pool2d_backward(self, dy: Array, g: AdaptivePool2dGeometry) -> Array:
+        return adaptive_pool2d.avg_backward(dy, g)
 
     def relu_forward(self, x: Array) -> Array:
         return elementwise.relu_forward(x)
