@@ -165,7 +165,11 @@ class TensorBoard(Logger):
         from tensorboardX import SummaryWriter
 
         self.on_end(trainer)
-        self._writer = SummaryWriter(str(self.folder), purge_step=trainer.step + 1 if trainer.step else None)
+        self._writer = SummaryWriter(
+            str(self.folder),
+            purge_step=trainer.step + 1 if trainer.step else None,
+            filename_suffix=f".{os.getpid()}-{trainer.step}",  # its names are of a second, and it overwrites
+        )
 
     def write(self, row: dict[str, Any]) -> None:
         for key, value in row.items():
