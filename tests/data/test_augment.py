@@ -261,11 +261,12 @@ def test_no_images_and_bad_input():
 
 
 def test_a_batch_of_2000_costs_little():
+    """In time of this thread's own: others may be at work on the machine."""
     images = _images(2000)
     transform = Augment(CIFAR, **EVERYTHING)
     seconds = []
     for step in range(5):
-        started = time.perf_counter()
+        started = time.thread_time()
         transform(images, step=step)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.thread_time() - started)
     assert min(seconds) < 0.15
