@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from gpucnn import training
 from gpucnn.viz import curves
-from tests.training.training_support import Recorder, contents, lines, small
+from tests.training.kills import killed_again_and_again, same_as, start, undisturbed, wait_for
+from tests.training.training_support import Recorder, small
 
-HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
 
@@ -28,45 +24,12 @@ def no_pictures(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """What every interrupted run must end with."""
-    summary = training.train(small(), out=tmp_path_factory.mktemp("whole") / "run")
-    return contents(summary.folder), lines(summary.folder)
+    return undisturbed("small", tmp_path_factory.mktemp("whole") / "run")
 
 
-def _start(action: str, folder: Path) -> subprocess.Popen[str]:
-    paths = [str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "interrupted_run.py"), action, str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _wait_for(process: subprocess.Popen[str], word: str, count: int = 1) -> None:
-    assert process.stdout is not None
-    while count:
-        line = process.stdout.readline()
-        assert line, process.communicate()[1]
-        count -= line.startswith(word)
-
-
-def test_killed_again_and_again_at_random_moments(whole, tmp_path):
-    folder, generator = tmp_path / "run", random.Random(20)
-    for attempt in range(4):
-        process = _start("start" if attempt == 0 else "resume", folder)
-        _wait_for(process, "step")
-        time.sleep(generator.uniform(0, 0.15))  # so that even the fourth has steps left: a run sleeps for 0.64 s in all
-        process.kill()
-        process.communicate()
-        assert not [p for p in folder.iterdir() if p.name == "checkpoint.safetensors" and p.stat().st_size == 0]
-    process = _start("resume", folder)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert contents(folder) == whole[0]
-    assert lines(folder) == whole[1]
-    assert [p.name for p in folder.glob(".*")] == []
+def test_killed_in_the_middle_of_writes_and_at_random_moments(whole, tmp_path):
+    kills = killed_again_and_again(whole, tmp_path / "run", "small", 3, random.Random(20), words=("half", "synced"))
+    assert kills[0].leftovers or kills[1].leftovers
 
 
 @pytest.mark.parametrize(
@@ -75,8 +38,8 @@ def test_killed_again_and_again_at_random_moments(whole, tmp_path):
 )
 def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on(whole, tmp_path, signum, word, count):
     folder = tmp_path / "run"
-    process = _start("start", folder)
-    _wait_for(process, word, count)
+    process = start("start", folder)
+    assert wait_for(process, word, count)
     before = (folder / "checkpoint.safetensors").stat().st_mtime_ns
     process.send_signal(signum)
     out, errors = process.communicate(timeout=120)
@@ -84,11 +47,10 @@ def test_ctrl_c_saves_a_checkpoint_and_the_run_goes_on(whole, tmp_path, signum, 
     name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
     assert f"stopped by {name} after step" in out and f"gpucnn train --resume {folder}" in out
     assert (folder / "checkpoint.safetensors").stat().st_mtime_ns > before
-    process = _start("resume", folder)
+    process = start("resume", folder, blink=0.0)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert contents(folder) == whole[0]
-    assert lines(folder) == whole[1]
+    same_as(whole, folder)
 
 
 def test_a_second_ctrl_c_does_not_wait(monkeypatch, tmp_path):
