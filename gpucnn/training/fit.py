@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpucnn.data import DataLoader, Dataset
 from gpucnn.nn import Module
 from gpucnn.optim import SGD, MovingAverage, Optimizer
@@ -41,7 +43,8 @@ def fit(
         model: the network, on its device.
         train, test, val: loaders; or data sets, of which loaders of ``batch_size`` are made that shuffle the training
             part and apply the model's own augmentation, or ``augmentation``: arguments of
-            :class:`gpucnn.data.Augment`, such as ``{"flip": "random", "translate": 4}``.
+            :class:`gpucnn.data.Augment`, such as ``{"flip": "random", "translate": 4}``. Images that are float32 (see
+            :class:`gpucnn.data.TensorDataset`) are left as they are.
         epochs: passes over ``train``.
         optimizer: SGD with ``lr`` and ``momentum`` where it is None; ``lr`` and ``momentum`` are not looked at
             otherwise. average, scheduler, callbacks, options (``schedule_every``, ``accumulate``, ``label_smoothing``,
@@ -59,7 +62,9 @@ def fit(
             return part
         if training and batch_size > len(part):
             raise ValueError(f"fit: batch_size {batch_size} is larger than the {len(part)} training images")
-        transform = transforms(model, part.name, augmentation)[0 if training else 1]
+        transform = None  # float32 images are the network's input as they are
+        if part.images.dtype == np.uint8:
+            transform = transforms(model, part.name, augmentation)[0 if training else 1]
         return DataLoader(part, batch_size, training, transform, seed=seed, device=device)
 
     batches = loader(train, training=True)

@@ -19,21 +19,34 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_ten_lines_that_train_do_train(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_ten_lines(word: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Runs the README's block of Python with ``word`` in it on a small Shapes; the names it leaves."""
     from gpucnn.data import shapes
 
-    code = next(block for block in blocks(README, "python") if "DataLoader" in block)
+    code = next(block for block in blocks(README, "python") if word in block)
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]
     assert len(lines) <= 10
-    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 64)
+    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 128)
+    monkeypatch.setattr(shapes, "TEST_IMAGES", 16)
     monkeypatch.setenv("GPUCNN_DEVICE", "cpu")
     namespace: dict[str, object] = {}
     gpucnn.manual_seed(0)
     exec(code, namespace)
-    model, loss = namespace["model"], namespace["loss"]
+    model = namespace["model"]
     assert isinstance(model, gpucnn.nn.Module)
-    assert 1.0 < loss.item() < 4.0  # type: ignore[attr-defined]
     assert all(parameter.grad is not None for parameter in model.parameters())
+    return namespace
+
+
+def test_the_loop_in_the_readme_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = run_ten_lines("DataLoader", monkeypatch)["loss"]
+    assert 1.0 < loss.item() < 4.0  # type: ignore[attr-defined]
+
+
+def test_the_call_in_the_readme_trains(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = run_ten_lines("training.fit", monkeypatch)["records"]  # type: ignore[misc]
+    assert 1.0 < record.train_loss < 4.0
+    assert capsys.readouterr().out.strip() == str(record.test_accuracy)
 
 
 @pytest.mark.parametrize("device", ["cpu", "emulated"])
@@ -98,7 +111,7 @@ def test_no_second_cupy_can_come_with_another_extra() -> None:
         extra: [line.partition(">")[0] for line in lines if line.startswith("cupy")] for extra, lines in extras.items()
     }
     assert cupys == {
-        "cuda12": ["cupy-cuda12x"], "cuda13": ["cupy-cuda13x"], "test": [], "peers": [], "lint": [],
+        "cuda12": ["cupy-cuda12x"], "cuda13": ["cupy-cuda13x"], "test": [], "peers": [], "lint": [], "tensorboard": [],
     }  # fmt: skip
     with_cupy = [line for extra in ("cuda12", "cuda13") for line in extras[extra]]
     assert all("sys_platform" in line and "darwin" not in line for line in with_cupy)
