@@ -30,6 +30,12 @@ TURNS = {
 }
 
 
+def set_name(data: str) -> str:
+    """A data set's own name, however its name is written: "CIFAR-10" is "cifar10"."""
+    plain = data.lower().replace("-", "").replace("_", "")
+    return next((name for name in SIDES if name.replace("_", "") == plain), data)
+
+
 def wanted_image(data: str, model: Module) -> tuple[int, bool]:
     """The side of the images that a network trained on `data` wants, and whether they are grey; for a data set that is
     not known here, as the network takes them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpucnn.cli.errors import BAD_INPUT, complain, one_line
-from gpucnn.cli.images import open_image, wanted_image
+from gpucnn.cli.images import open_image, set_name, wanted_image
 from gpucnn.cli.options import BestOption, DataDir, DeviceOption, Quiet, WeightsOption, usable_device
 from gpucnn.cli.output import Output
 from gpucnn.cli.runs import chosen_checkpoint, newest_run, picture_folder, told
@@ -47,6 +47,7 @@ def evaluate(
     """Loss and accuracy of a trained network on the test images, class by class, and pictures of its mistakes."""
     from gpucnn import data as sets
     from gpucnn import training
+    from gpucnn.cli.progress import display
     from gpucnn.training.predictions import predict as predictions
     from gpucnn.viz.matrix import confusion_matrix
 
@@ -62,7 +63,8 @@ def evaluate(
     if len(images.classes) != len(loaded.classes):
         raise ValueError(f"{name} has {len(images.classes)} classes, the run's network {len(loaded.classes)}")
     views = tta if tta is not None else loaded.config.tta
-    found = predictions(loaded.model, loaded.test_loader(images, batch_size), views)
+    with display(output) as progress:
+        found = predictions(loaded.model, loaded.test_loader(images, batch_size), views, progress.evaluating)
     of = f"{told(loaded)}{VIEWS[views]}"
     output.say(f"{of}, on the {len(images)} test images of {images.name}")
     output.result(f"loss {found.loss:.4f}, accuracy {found.accuracy:.2%}")
@@ -74,7 +76,13 @@ def evaluate(
         except OSError as error:  # a run that may only be read is no reason to fail: nobody asked for a folder
             output.say(f"no pictures: {one_line(error)}")
             return
-        _draw(folder, matrix, images, found, f"{of}\n{found.accuracy:.2%} of the {len(images)} test images of {name}")
+        _draw(
+            folder,
+            matrix,
+            images,
+            found,
+            f"{of}\n{found.accuracy:.2%} of the {len(images)} test images of {images.name}",
+        )
         output.say(f"pictures: {folder}")
 
 
@@ -139,7 +147,7 @@ def predict(
     place = usable_device(device)
     checkpoint = chosen_checkpoint(run or newest_run(), best)
     loaded = training.load_run(checkpoint, place, average=not weights)
-    name = loaded.config.data or ""
+    name = set_name(loaded.config.data or "")
     side, grey = wanted_image(name, loaded.model)
     all_read = True
     for start in range(0, len(images), BATCH):

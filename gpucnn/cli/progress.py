@@ -95,7 +95,8 @@ class Bar:
         self._bar.update(self._task, completed=done, told=told)
 
     def evaluating(self, done: int, total: int) -> None:
-        self._bar.update(self._task, description=f"{self._name}, testing", total=total, completed=done, told="")
+        description = f"{self._name}, testing" if self._name else "testing"
+        self._bar.update(self._task, description=description, total=total, completed=done, told="")
 
     def end_epoch(self, record: dict[str, Any]) -> None:
         self.message(epoch_line(record, self._epochs))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpucnn.cli.images import open_image, wanted_image
+from gpucnn.cli.images import open_image, set_name, wanted_image
 from gpucnn.cli.options import BestOption, DataDir, DeviceOption, Quiet, WeightsOption, usable_device
 from gpucnn.cli.output import Output
 from gpucnn.cli.runs import chosen_checkpoint, picture_folder, told
@@ -51,7 +51,7 @@ def show(
     layers = drawing.convolutions(loaded.model)
     if not layers:
         raise ValueError(f"{run}: {loaded.config.model} has no convolution to show")
-    name = data or loaded.config.data or "cifar10"
+    name = set_name(data or loaded.config.data or "cifar10")
     pixels, label = _pixels(loaded, image, name, data_dir, output) if image is not None else (None, None)
     folder = picture_folder(checkpoint, out)
     layer, first = layers[0]

@@ -164,6 +164,8 @@ def _show_tiles(
     limits: tuple[float, float],
 ) -> Any:
     """Tiles (n, h, w, c) in rows of ``columns``, each with its number at its top left corner, outside it."""
+    from matplotlib.patches import Rectangle
+
     _, h, w, c = tiles.shape
     zoom = max(1, math.ceil(24 / min(h, w)))  # so that the gaps are thin beside small tiles
     big = tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)
@@ -174,9 +176,12 @@ def _show_tiles(
         cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest",
     )  # fmt: skip
     for place, label in enumerate(labels):
+        top = (place // columns) * (big.shape[1] + gap) + gap - 0.5
+        left = (place % columns) * (big.shape[2] + gap) + gap - 0.5
+        axes.add_patch(
+            Rectangle((left, top), big.shape[2], big.shape[1], fill=False, edgecolor="#aaaaaa", linewidth=0.5)
+        )
         if label is not None:
-            top = (place // columns) * (big.shape[1] + gap) + gap
-            left = (place % columns) * (big.shape[2] + gap) + gap
-            axes.text(left - 0.5, top - 1.5, str(label), fontsize=label_size, color="#555555", va="bottom")
+            axes.text(left, top - 1.0, str(label), fontsize=label_size, color="#555555", va="bottom")
     axes.set_axis_off()
     return drawn

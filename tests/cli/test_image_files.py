@@ -150,6 +150,12 @@ def test_what_is_no_image_is_an_error_that_names_the_file(tmp_path, content):
         images.open_image(tmp_path / "a.png", SIDE, False, Output())
 
 
+def test_a_set_has_one_name_however_it_is_written():
+    assert [images.set_name(name) for name in ("CIFAR-10", "fashion-mnist", "MNIST", "folder:a", "")] == [
+        "cifar10", "fashion_mnist", "mnist", "folder:a", "",
+    ]  # fmt: skip
+
+
 def test_a_bad_file_among_many_is_reported_and_the_rest_predicted(
     gpucnn: Callable[..., Done], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
