@@ -109,7 +109,17 @@ def test_updates_take_channels_last_parameters(backend: Any) -> None:
     backend.sgd_step(arrays(), arrays(), None, 0.1, 0.0, 0.0, [0.1, 0.0, 0.2], False, True)
     backend.sgd_step(arrays(), arrays(), arrays(), 0.1, 0.9, 0.0, 0.0, True, False)
     backend.moving_average_step(arrays(), arrays(), 0.9)
-    assert backend.engine.names == ["sgd_step", "sgd_momentum_step", "moving_average_step"]
+    decays = [0.1, 0.0, 0.2]
+    backend.adam_step(*(arrays() for _ in range(4)), None, 1e-3, 0.9, 0.999, 1e-8, decays, True, False, 7)
+    backend.rmsprop_step(*(arrays() for _ in range(5)), 1e-3, 0.9, 1e-8, 0.9, decays, False)
+    backend.adagrad_step(*(arrays() for _ in range(3)), 1e-3, 1e-8, decays, False)
+    assert backend.total_norm(arrays(), 2.0).shape == (1,)
+    backend.scale_all(arrays(), array((1,)))
+    backend.clamp_all(arrays(), 0.5)
+    assert backend.engine.names == [
+        "sgd_step", "sgd_momentum_step", "moving_average_step", "adam_step", "rmsprop_centered_momentum_step",
+        "adagrad_step", "norm_partials", "norm_total", "scale_all", "clamp_all",
+    ]  # fmt: skip
 
 
 def test_slices_off_16_bytes_take_scalar_kernels(backend: Any) -> None:

@@ -182,6 +182,22 @@ def test_a_run_goes_on_from_its_state_bit_for_bit(kind: Any, options: dict[str, 
         assert optimizer.state[a]["step"] == other.state[b]["step"]
 
 
+@BY_CASE
+def test_large_arrays_are_updated_piece_by_piece(kind: Any, options: dict[str, Any]) -> None:
+    """One array and its three parts go the same way, to the bit."""
+    values = np.random.default_rng(0).standard_normal((3, 140001)).astype(np.float32)
+    ends = [slice(0, 3), slice(3, 70000), slice(70000, None)]
+    whole = [nn.Parameter(gpucnn.tensor(values[0], device="cpu"))]
+    parts = [nn.Parameter(gpucnn.tensor(values[0, end].copy(), device="cpu")) for end in ends]
+    for parameters, places in ((whole, [slice(None)]), (parts, ends)):
+        optimizer = kind(parameters, **options)
+        for gradient in values[1:]:
+            for p, place in zip(parameters, places, strict=True):
+                p.grad = gpucnn.tensor(gradient[place].copy(), device="cpu")
+            optimizer.step()
+    assert np.array_equal(whole[0].numpy(), np.concatenate([p.numpy() for p in parts]))
+
+
 def test_the_state_lies_like_the_parameter() -> None:
     filters = nn.Conv2d(3, 4, (2, 3), data_format="NHWC", device="cpu").weight
     images = nn.Parameter(gpucnn.zeros(2, 3, 4, 5, device="cpu"))

@@ -88,6 +88,7 @@ def test_logits_loss_and_gradients_are_pytorchs(name: str, make: Callable[[], An
         {"momentum": 0.9},
         {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01},
         {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+        {"momentum": 0.9, "weight_decay": 0.01, "maximize": True},
     ],
     ids=str,
 )

@@ -51,6 +51,15 @@ def _operators() -> dict[str, Callable[[], Any]]:
         backend.moving_average_step([momentum], [parameter], 0.99)
         return parameter, momentum
 
+    def adaptive() -> Any:
+        parameter, states = images.copy(), [0.1 * np.abs(images) for _ in range(3)]
+        many = [[parameter], [images], *([state] for state in states)]
+        backend.adam_step(*many, 1e-3, 0.9, 0.999, 1e-8, [0.1], True, False, 3)
+        squares = [np.square(images) + 1]
+        backend.rmsprop_step(*many[:2], squares, *many[3:], 1e-3, 0.9, 1e-8, 0.9, [0.1], False)
+        backend.adagrad_step(*many[:2], squares, 1e-3, 1e-8, [0.1], False)
+        return parameter, *states, *squares, backend.total_norm([parameter, images], 2.0)
+
     return {
         "fprop": lambda: backend.conv2d_fprop(x, w, w[:, 0, 0, 0].copy(), conv),
         "dgrad": lambda: backend.conv2d_dgrad(dy, w, conv),
@@ -82,6 +91,7 @@ def _operators() -> dict[str, Callable[[], Any]]:
             wide.reshape(8, 16, 2304), wide.reshape(8, 16, 2304), transpose_b=True
         ),
         "sgd": sgd,
+        "sgd's kin": adaptive,
     }
 
 
