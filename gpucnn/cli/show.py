@@ -41,6 +41,7 @@ def show(
     from gpucnn import training
     from gpucnn.data import Dataset
     from gpucnn.viz import filters as drawing
+    from gpucnn.viz.figure import shortened
 
     output = Output(quiet)
     if maps < 1:
@@ -64,10 +65,11 @@ def show(
     found, logits = drawing.activation_maps(loaded.model, batch)
     of = f"test image {image} of {name}, {label}" if label is not None else str(image)
     output.result(f"{of}: {_likeliest(logits, loaded.classes)}")
+    shown_of = shortened(of if label is not None else Path(str(image)).name, 50)  # in the pictures: no folders
     width = len(str(len(found)))
     for number, (layer, values) in enumerate(found, start=1):
         target = folder / f"maps-{number:0{width}}-{layer.replace(' ', '')}.png"
-        shown = drawing.draw_maps(values, target, pixels, f"{told(loaded)}: {layer} of {of}", maps)
+        shown = drawing.draw_maps(values, target, pixels, f"{told(loaded)}: {layer} of {shown_of}", maps)
         output.result(f"{layer}: {shown}: {target}")
 
 
