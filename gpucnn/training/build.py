@@ -20,7 +20,6 @@ from gpucnn.training.config import Config
 from gpucnn.training.inputs import transforms
 from gpucnn.training.tables import OPTIMIZERS, Table, optimizer_sets
 
-
 # ---- data ----
 
 

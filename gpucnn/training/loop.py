@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from gpucnn import random
@@ -13,6 +14,7 @@ from gpucnn.autograd import no_grad
 from gpucnn.data import DataLoader
 from gpucnn.functional import cross_entropy
 from gpucnn.nn import Module
+from gpucnn.nn.utils import clip_grad_norm_
 from gpucnn.optim import MovingAverage, Optimizer
 from gpucnn.optim.lr_scheduler import LRScheduler
 from gpucnn.tensor import Tensor
@@ -22,6 +24,7 @@ from gpucnn.training.errors import TrainingError
 from gpucnn.training.metrics import Metrics, NotFiniteError, Pending, Speed, StepsRecord
 
 READ_STEPS_CUDA = 20  # reading a loss waits for the GPU, so it is done this seldom there; elsewhere it is free
+
 
 @dataclass
 class EpochRecord:
@@ -179,15 +182,11 @@ class Trainer:
             logits = self.model(part)
             if self.step == 0:
                 _check_classes(logits, self.train_loader)
-            loss = cross_entropy(
-                logits, part_labels, reduction=self.reduction, label_smoothing=self.label_smoothing
-            )
+            loss = cross_entropy(logits, part_labels, reduction=self.reduction, label_smoothing=self.label_smoothing)
             share = part_labels.shape[0] / labels.shape[0] if self.reduction == "mean" else 1.0
             (loss if share == 1.0 else loss * share).backward()
             self._pending.add(loss, logits, part_labels, self.step + 1, self.reduction == "sum")
         if self.clip_norm is not None:
-            from gpucnn.nn.utils import clip_grad_norm_
-
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.lr = float(self.optimizers[0].param_groups[0]["lr"])
         for optimizer in self.optimizers:
@@ -204,7 +203,7 @@ class Trainer:
         if parts == 1:
             return [(images, labels)]
         ends = [n * k // parts for k in range(parts + 1)]
-        return [(images[a:b], labels[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+        return [(images[a:b], labels[a:b]) for a, b in pairwise(ends)]
 
     def _go_on(self) -> None:
         for scheduler in self.schedulers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.checkpoint = path / CHECKPOINT
         self.best = path / BEST
+        self.pictures = path / "pictures"  # of eval and show
 
     def create(self, overwrite: bool = False) -> None:
         """Makes the folder, and sees that it can be written.
@@ -41,14 +43,10 @@ class RunFolder:
             raise NotADirectoryError(f"{self.path}: the output folder is a file") from None
         except OSError as error:
             raise _unwritable(self.path, error) from None
-        if self.checkpoint.exists() or self.best.exists() or self.metrics.exists():
-            if not overwrite:
-                raise FileExistsError(
-                    f"{self.path}: there is a run in this folder: --resume goes on with it, --overwrite replaces it"
-                    " (from Python: resume=, overwrite=True), or name another folder"
-                )
-            for file in (*self._files(), *self.tensorboard.glob("events.out.tfevents.*")):
-                file.unlink(missing_ok=True)
+        if not overwrite:
+            self.check_free()
+        for file in (*self._files(), *self.tensorboard.glob("events.out.tfevents.*"), *self.pictures.glob("*.png")):
+            file.unlink(missing_ok=True)
         self.remove_leftovers()
         self.check_writable()
 
@@ -58,10 +56,10 @@ class RunFolder:
 
     def check_free(self) -> None:
         """Raises FileExistsError where there is a run in the folder."""
-        if self.checkpoint.exists() or self.metrics.exists():
+        if self.checkpoint.exists() or self.best.exists() or self.metrics.exists():
             raise FileExistsError(
-                f"{self.path}: there is a run in this folder: go on with it (--resume), replace it (--overwrite), or"
-                " name another"
+                f"{self.path}: there is a run in this folder: --resume goes on with it, --overwrite replaces it"
+                " (from Python: resume=, overwrite=True), or name another folder"
             )
 
     def check_writable(self) -> None:
@@ -92,7 +90,8 @@ def _unwritable(path: Path, error: OSError) -> OSError:
 
 def default_path(model: str, data: str) -> Path:
     """runs/<model>-<data>-<time>, a name that is free."""
-    path = RUNS / f"{model}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = re.sub(r"[^\w.]+", "-", f"{model}-{data}").strip("-")  # an image folder's name is its path
+    path = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 2
     while path.exists():
         path = path.with_name(f"{path.name.split('+')[0]}+{number}")

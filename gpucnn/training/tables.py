@@ -104,9 +104,7 @@ def check_optimizers(optimizer: Table) -> None:
         if name is None:
             _check_optimizer("config: optimizer", table, {})
         elif not isinstance(table, dict):
-            raise TypeError(
-                f"config: optimizer must have a name, or be tables by parameter set; {name} is {table!r}"
-            )
+            raise TypeError(f"config: optimizer must have a name, or be tables by parameter set; {name} is {table!r}")
         else:
             _check_optimizer(f"config: optimizer.{name}", table, {"epochs": (_NUMBER, POSITIVE)})
 

@@ -53,7 +53,7 @@ def test_a_data_set_is_normalised_by_its_own_pixels_where_they_are_known():
 
 
 def test_the_lecture_network_has_augmentation_of_its_own():
-    with pytest.raises(ValueError, match="the lecture network has augmentation of its own, got {'cutout': 8}"):
+    with pytest.raises(ValueError, match=r"the lecture network has augmentation of its own, got \{'cutout': 8\}"):
         inputs.transforms(models.create("lecture", device="cpu"), "cifar10", {"cutout": 8})
 
 

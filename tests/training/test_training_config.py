@@ -85,7 +85,7 @@ def test_a_resumed_run_may_change_epochs_but_not_what_its_steps_depend_on():
         ValueError, match=r"--resume: optimizer.lr is 0.02 in this run and cannot become 0.1; a resumed run may change"
     ):
         config.changed({"lr": 0.1})
-    with pytest.raises(ValueError, match="--resume: optimizer.nesterov is None in this run and cannot become True"):
+    with pytest.raises(ValueError, match=r"--resume: optimizer.nesterov is None in this run and cannot become True"):
         config.changed({"optimizer.nesterov": True})
     with pytest.raises(ValueError, match="unknown key 'nix'"):
         config.changed({"nix": 1})
