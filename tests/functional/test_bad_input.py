@@ -135,6 +135,64 @@ CASES: dict[str, tuple[Callable[[Callable[..., Any]], Any], type[Exception], str
         ValueError,
         "divisor_override must not be 0",
     ),
+    "adaptive pool sizes": (
+        lambda z: F.adaptive_avg_pool2d(z(1, 1, 4, 4), 0),
+        ValueError,
+        "adaptive_avg_pool2d: output_size must be positive, got 0",
+    ),
+    "adaptive pool, three sizes": (
+        lambda z: F.adaptive_max_pool2d(z(1, 1, 4, 4), (1, 2, 3)),
+        TypeError,
+        r"adaptive_max_pool2d: output_size must be an int or a pair .* got \(1, 2, 3\)",
+    ),
+    "adaptive pool, float": (
+        lambda z: F.adaptive_max_pool2d(z(1, 1, 4, 4), (2.0, 1)),
+        TypeError,
+        r"output_size must be an int or a pair .* got \(2.0, 1\)",
+    ),
+    "adaptive pool rank": (
+        lambda z: F.adaptive_avg_pool2d(z(4, 4), 1),
+        ValueError,
+        r"adaptive_avg_pool2d: input must be \(N, C, H, W\), got shape \(4, 4\)",
+    ),
+    "adaptive pool of nothing": (
+        lambda z: F.adaptive_avg_pool2d(z(1, 2, 0, 3), 1),
+        ValueError,
+        r"adaptive_avg_pool2d: input needs channels, rows and columns, got shape \(1, 2, 0, 3\)",
+    ),
+    "adaptive pool indices": (
+        lambda z: F.adaptive_max_pool2d(z(1, 1, 4, 4), 1, True),
+        ValueError,
+        "adaptive_max_pool2d: return_indices=True is not supported",
+    ),
+    "adaptive pool, 1-D rank": (
+        lambda z: F.adaptive_avg_pool1d(z(4, 4), 1),
+        ValueError,
+        r"adaptive_avg_pool1d: input must be \(N, C, L\), got shape \(4, 4\)",
+    ),
+    "adaptive pool, 1-D size": (
+        lambda z: F.adaptive_max_pool1d(z(1, 1, 4), (1, 2)),
+        TypeError,
+        r"adaptive_max_pool1d: output_size must be an int, got \(1, 2\)",
+    ),
+    "gelu": (lambda z: F.gelu(z(2), "erf"), ValueError, "gelu: approximate must be 'none' or 'tanh', got 'erf'"),
+    "gelu of integers": (lambda z: F.gelu(z(2, dtype=np.int64)), TypeError, "gelu: expected float32 or float64"),
+    "silu of integers": (lambda z: F.silu(z(2, dtype=np.int64)), TypeError, "silu: expected float32 or float64"),
+    "label smoothing": (
+        lambda z: F.cross_entropy(z(3, 4), z(3, dtype=np.int64), label_smoothing=1.5),
+        ValueError,
+        r"cross_entropy: label_smoothing must be in \[0, 1\], got 1.5",
+    ),
+    "label smoothing, not a number": (
+        lambda z: F.cross_entropy(z(3, 4), z(3, dtype=np.int64), label_smoothing=float("nan")),
+        ValueError,
+        r"label_smoothing must be in \[0, 1\], got nan",
+    ),
+    "label smoothing, a string": (
+        lambda z: F.cross_entropy(z(3, 4), z(3, dtype=np.int64), label_smoothing="0.1"),
+        TypeError,
+        "cross_entropy: label_smoothing must be a number, got '0.1'",
+    ),
     "linear": (
         lambda z: F.linear(z(2, 3), z(4, 5)),
         ValueError,

@@ -79,6 +79,9 @@ CASES: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "softmax of images": (lambda a: F.softmax(a, 1), [values(2, 3, 2, 2)]),
     "log_softmax": (lambda a: F.log_softmax(a, -1), [values(4, 3)]),
     "relu": (F.relu, [values(2, 3, 2, 2)]),
+    "gelu": (F.gelu, [values(2, 3, 2, 2)]),
+    "gelu by tanh": (lambda a: F.gelu(a, "tanh"), [values(3, 5)]),
+    "silu": (F.silu, [values(2, 3, 2, 2)]),
     "local_response_norm": (lambda a: F.local_response_norm(a, 4, 0.5, 0.75, 1.0), [values(2, 6, 2, 3)]),
     "local_response_norm, three axes": (lambda a: F.local_response_norm(a, 3, 0.5, 0.6, 2.0), [values(2, 6, 2)]),
     "batch_norm of images": (
@@ -100,6 +103,8 @@ CASES: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "cross_entropy": (lambda a: F.cross_entropy(a, labels), [values(3, 4)]),
     "cross_entropy, summed": (lambda a: F.cross_entropy(a, labels, "sum"), [values(3, 4)]),
     "cross_entropy of each": (lambda a: F.cross_entropy(a, labels, "none"), [values(3, 4)]),
+    "cross_entropy, smoothed": (lambda a: F.cross_entropy(a, labels, label_smoothing=0.3), [values(3, 4)]),
+    "cross_entropy of each, smoothed": (lambda a: F.cross_entropy(a, labels, "none", 0.2), [values(3, 4)]),
     "conv2d, all at once": (
         lambda x, w, b: F.conv2d(x, w, b, (2, 1), ((1, 0), (2, 1)), (1, 2), 2),
         [values(2, 4, 6, 7), values(4, 2, 3, 2), values(4)],
@@ -113,6 +118,11 @@ CASES: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "max_pool2d, ceil_mode": (lambda x: F.max_pool2d(x, (2, 3), 3, ceil_mode=True), [values(1, 2, 6, 8)]),
     "avg_pool2d, without padding in the count": (lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), [values(2, 2, 6, 6)]),
     "avg_pool2d, divisor": (lambda x: F.avg_pool2d(x, 2, 1, divisor_override=3), [values(2, 2, 3, 4)]),
+    "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, (3, 2)), [values(2, 2, 5, 3)]),
+    "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, (3, 4)), [values(2, 2, 5, 3)]),
+    "adaptive_avg_pool2d, NHWC, one window": (lambda x: F.adaptive_avg_pool2d(x, 1, "NHWC"), [values(2, 4, 3, 2)]),
+    "adaptive_avg_pool1d": (lambda x: F.adaptive_avg_pool1d(x, 4), [values(2, 3, 6)]),
+    "adaptive_max_pool1d": (lambda x: F.adaptive_max_pool1d(x, 3), [values(2, 3, 7)]),
     "to another dtype and back": (lambda a: a.to(np.float32).double() * 1.0, [values(2, 2)]),
     "clone": (lambda a: a.clone() * 2, [values(2, 2)]),
 }

@@ -38,6 +38,9 @@ OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "to float64": lambda x: x.double(),
     "relu": F.relu,
     "relu of a slice": lambda x: F.relu(x[:, 1:]),
+    "gelu": F.gelu,
+    "gelu by tanh, of a slice": lambda x: F.gelu(x[:, 1:], "tanh"),
+    "silu": F.silu,
     "softmax": lambda x: F.softmax(x, 1),
     "log_softmax": lambda x: F.log_softmax(x, 3),
     "local_response_norm": lambda x: F.local_response_norm(x, 3),
@@ -49,6 +52,9 @@ OPERATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "conv2d": lambda x: F.conv2d(x, gpucnn.ones(3, 4, 2, 2, device=x.device)),
     "max_pool2d": lambda x: F.max_pool2d(x, 2),
     "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, (4, 3)),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, (4, 3)),
+    "adaptive_avg_pool2d to one pixel": lambda x: F.adaptive_avg_pool2d(x, 1),
 }
 
 
@@ -67,7 +73,17 @@ def test_four_axes_come_out_channels_last(name: str, device: str) -> None:
         assert channels_last(x.grad)
 
 
-@pytest.mark.parametrize("operator", [F.relu, lambda x: x * 2, lambda x: F.max_pool2d(x, 2, data_format="NHWC")])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        F.relu,
+        F.gelu,
+        F.silu,
+        lambda x: x * 2,
+        lambda x: F.max_pool2d(x, 2, data_format="NHWC"),
+        lambda x: F.adaptive_avg_pool2d(x, 3, data_format="NHWC"),
+    ],
+)
 def test_nhwc_tensors_stay_in_c_order(operator: Any) -> None:
     x = gpucnn.Tensor(np.random.default_rng(0).standard_normal((2, 5, 6, 4)).astype(np.float32), "cpu")
     with layout.count_copies() as copies:

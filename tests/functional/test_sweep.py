@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import optim
-from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
+from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 from gpucnn.random import keep_mask
 from tests.numpy_backend.geometries import convolutions, normal, poolings, seeds
-from tests.support import reference
+from tests.support import reference, reference_smooth
 from tests.support.tolerance import assert_close, check
 
 Array = NDArray[np.float32]
@@ -145,6 +145,47 @@ def test_relu(device: str, shape: tuple[int, ...], seed: int) -> None:
     np.testing.assert_array_equal(dx, np.where(x > 0, dy, 0))
 
 
+@given(shape=SHAPES, spread=st.sampled_from([0.3, 1.0, 4.0]), seed=seeds)
+def test_gelu_and_silu(device: str, shape: tuple[int, ...], spread: float, seed: int) -> None:
+    x, dy = draw(seed, *shape) * np.float32(spread), draw(seed + 1, *shape)
+    for tanh in (False, True):
+        approximate = "tanh" if tanh else "none"
+        y, dx = forward_and_backward(lambda t, a=approximate: F.gelu(t, a), [x], dy, device)
+        check(y, reference_smooth.gelu_forward, x, tanh)
+        check(dx, reference_smooth.gelu_backward, dy, x, tanh)
+    y, dx = forward_and_backward(F.silu, [x], dy, device)
+    check(y, reference_smooth.silu_forward, x)
+    check(dx, reference_smooth.silu_backward, dy, x)
+
+
+extents = st.integers(1, 11)
+
+
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 9), extents, extents),
+    size=st.tuples(st.one_of(extents, st.none()), extents),
+    data_format=formats,
+    ties=st.booleans(),
+    seed=seeds,
+)
+def test_adaptive_pooling(
+    device: str, shape: tuple[int, ...], size: tuple[int | None, int], data_format: str, ties: bool, seed: int
+) -> None:
+    g = AdaptivePool2dGeometry.of(shape, size, "adaptive_max_pool2d")
+    x, dy = draw(seed, *g.input_shape), draw(seed + 1, *g.output_shape)
+    x = np.round(x) if ties else x
+    value, index = reference_smooth.adaptive_max_pool2d_forward(x, g)
+    arrays, upstream = [images(x, data_format)], images(dy, data_format)
+    y, dx = forward_and_backward(
+        lambda t: F.adaptive_max_pool2d(t, size, data_format=data_format), arrays, upstream, device
+    )
+    np.testing.assert_array_equal(memory(y, data_format), value)
+    check(memory(dx, data_format), reference_smooth.adaptive_max_pool2d_backward, dy, index, g)
+    y, dx = forward_and_backward(lambda t: F.adaptive_avg_pool2d(t, size, data_format), arrays, upstream, device)
+    check(memory(y, data_format), reference_smooth.adaptive_avg_pool2d_forward, x, g)
+    check(memory(dx, data_format), reference_smooth.adaptive_avg_pool2d_backward, dy, g)
+
+
 @given(rows=st.lists(sizes, min_size=1, max_size=2), k=sizes, n=sizes, bias=st.booleans(), seed=seeds)
 def test_linear(device: str, rows: list[int], k: int, n: int, bias: bool, seed: int) -> None:
     x, w, b, dy = draw(seed, *rows, k), draw(seed + 1, n, k), draw(seed + 2, n), draw(seed + 3, *rows, n)
@@ -237,22 +278,28 @@ def test_batch_norm(
         assert_close(buffer.numpy(), after, np.abs(before) + np.abs(new) + (mean if training else 0), what="running")
 
 
-@given(n=sizes, classes=st.integers(2, 33), large=st.booleans(), seed=seeds)
-def test_cross_entropy(device: str, n: int, classes: int, large: bool, seed: int) -> None:
+@given(n=sizes, classes=st.integers(2, 33), large=st.booleans(), smoothing=st.sampled_from([0.0, 0.0, 0.2]), seed=seeds)
+def test_cross_entropy(device: str, n: int, classes: int, large: bool, smoothing: float, seed: int) -> None:
     logits = draw(seed, n, classes) * (1000 if large else 3)
     labels = np.random.default_rng(seed).integers(0, classes, n)
-    exact, plain = (reference.softmax_cross_entropy_forward(logits, labels, t)[0] for t in (np.float64, np.float32))
+    exact, plain = (
+        reference.softmax_cross_entropy_forward(logits, labels, t, smoothing)[0] for t in (np.float64, np.float32)
+    )
     assert exact.scale is not None
     for reduction, reduce in (("mean", np.mean), ("sum", np.sum), ("none", np.asarray)):
         dy = np.asarray(draw(seed + 1, *((n,) if reduction == "none" else ())))
 
         def loss(t: gpucnn.Tensor, reduction: str = reduction) -> gpucnn.Tensor:
-            return F.cross_entropy(t, gpucnn.tensor(labels, device=device), reduction)
+            return F.cross_entropy(t, gpucnn.tensor(labels, device=device), reduction, smoothing)
 
         y, dlogits = forward_and_backward(loss, [logits], dy, device)
         assert_close(y, *(np.asarray(reduce(part)) for part in (exact.value, exact.scale, plain.value)))
         dlosses = np.broadcast_to(dy, (n,)) / np.float32(n if reduction == "mean" else 1)
-        check(dlogits, reference.softmax_cross_entropy_backward, dlosses, logits, labels)
+
+        def gradient(*arguments: Any, dtype: Any) -> reference.Reference:
+            return reference.softmax_cross_entropy_backward(*arguments, dtype=dtype, smoothing=smoothing)
+
+        check(dlogits, gradient, dlosses, logits, labels)
 
 
 @given(shape=SHAPES, p=st.sampled_from([0.1, 0.5, 0.9]), seed=seeds)

@@ -15,16 +15,20 @@ from tests.support import reference
 from tests.support.tolerance import assert_close, check
 
 
-def check_loss(backend: Any, logits: Any, labels: Any) -> None:
+def check_loss(backend: Any, logits: Any, labels: Any, smoothing: float = 0.0) -> None:
     on_device = backend.from_host(logits), backend.from_host(labels)
-    exact = reference.softmax_cross_entropy_forward(logits, labels)
-    plain = reference.softmax_cross_entropy_forward(logits, labels, np.float32)
-    results = backend.softmax_cross_entropy_forward(*on_device)
+    exact = reference.softmax_cross_entropy_forward(logits, labels, smoothing=smoothing)
+    plain = reference.softmax_cross_entropy_forward(logits, labels, np.float32, smoothing)
+    results = backend.softmax_cross_entropy_forward(*on_device, smoothing)
     for name, actual, e, p in zip(("losses", "log_sum_exp"), results, exact, plain, strict=True):
         assert_close(host(backend, actual), e.value, e.scale, p.value, what=name)
     dlosses = normal(9, (len(labels),), np.float32)
-    dlogits = backend.softmax_cross_entropy_backward(backend.from_host(dlosses), *on_device, results[1])
-    check(host(backend, dlogits), reference.softmax_cross_entropy_backward, dlosses, logits, labels)
+    dlogits = backend.softmax_cross_entropy_backward(backend.from_host(dlosses), *on_device, results[1], smoothing)
+
+    def formula(*arguments: Any, dtype: Any) -> reference.Reference:
+        return reference.softmax_cross_entropy_backward(*arguments, dtype=dtype, smoothing=smoothing)
+
+    check(host(backend, dlogits), formula, dlosses, logits, labels)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
@@ -35,6 +39,14 @@ def test_losses_and_gradients(backend: Any, rows: int, classes: int, dtype: Any)
     labels = np.random.default_rng(1).integers(0, classes, rows).astype(dtype)
     with exact_ends(backend):
         check_loss(backend, 4 * normal(2, (rows, classes), np.float32), labels)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("smoothing", [0.1, 0.2, 1.0])
+@pytest.mark.parametrize(("rows", "classes"), [(1, 1), (9, 10), (7, 33), (2, 1000)])
+def test_smoothed_labels(backend: Any, rows: int, classes: int, smoothing: float, dtype: Any) -> None:
+    labels = np.random.default_rng(1).integers(0, classes, rows).astype(dtype)
+    check_loss(backend, 4 * normal(2, (rows, classes), np.float32), labels, smoothing)
 
 
 def test_no_rows(backend: Any) -> None:

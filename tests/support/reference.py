@@ -340,30 +340,36 @@ def linear_forward(x: Array, w: Array, bias: Array | None, dtype: DTypeLike = np
 # ---- loss ------------------------------------------------------------------------------------------------
 
 
+def _targets(logits: Array, labels: Array, smoothing: float) -> Array:
+    """(N, C): 1 - smoothing at the label, plus smoothing / C everywhere."""
+    targets = np.full_like(logits, smoothing / logits.shape[1])
+    targets[np.arange(len(labels)), labels] += logits.dtype.type(1 - smoothing)
+    return targets
+
+
 def softmax_cross_entropy_forward(
-    logits: Array, labels: Array, dtype: DTypeLike = np.float64
+    logits: Array, labels: Array, dtype: DTypeLike = np.float64, smoothing: float = 0.0
 ) -> tuple[Reference, Reference]:
     """losses (N,) and log_sum_exp (N,)."""
     logits = logits.astype(dtype)
     largest = logits.max(axis=1, keepdims=True)
     log_sum_exp = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
-    chosen = logits[np.arange(len(labels)), labels]
+    chosen = (_targets(logits, labels, smoothing) * logits).sum(axis=1)
     scale = abs(logits).max(axis=1) + np.log(logits.dtype.type(logits.shape[1])) + 1
     return Reference(log_sum_exp - chosen, scale), Reference(log_sum_exp, scale)
 
 
 def softmax_cross_entropy_backward(
-    dlosses: Array, logits: Array, labels: Array, dtype: DTypeLike = np.float64
+    dlosses: Array, logits: Array, labels: Array, dtype: DTypeLike = np.float64, smoothing: float = 0.0
 ) -> Reference:
     """dlogits (N, C). exp(logit - log_sum_exp) loses as many digits as the logits are large: the scale says so."""
     dlosses, logits = dlosses.astype(dtype), logits.astype(dtype)
     _, log_sum_exp = softmax_cross_entropy_forward(logits, labels, dtype)
     softmax = np.exp(logits - log_sum_exp.value[:, None])
-    onehot = np.zeros_like(logits)
-    onehot[np.arange(len(labels)), labels] = 1
+    targets = _targets(logits, labels, smoothing)
     assert log_sum_exp.scale is not None
-    scale = abs(dlosses)[:, None] * (softmax * log_sum_exp.scale[:, None] + onehot)
-    return Reference(dlosses[:, None] * (softmax - onehot), scale)
+    scale = abs(dlosses)[:, None] * (softmax * log_sum_exp.scale[:, None] + targets)
+    return Reference(dlosses[:, None] * (softmax - targets), scale)
 
 
 # ---- indexing --------------------------------------------------------------------------------------------
