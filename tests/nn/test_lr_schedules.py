@@ -149,6 +149,18 @@ def test_one_cycle(strategy: Any) -> None:
     assert scheduler.last_epoch == 20
 
 
+def test_one_cycle_of_three_phases() -> None:
+    """20 steps: up to step 5, down to the start until step 10, and to the end at step 19."""
+    scheduler = OneCycleLR(
+        make_optimizer(), 1.0, 20, anneal_strategy="linear", div_factor=10, final_div_factor=100, three_phase=True
+    )
+    for step, got in walk(scheduler, 20):
+        wanted = 0.1 + 0.9 * (1 - abs(step - 5) / 5) if step <= 10 else 0.1 - 0.099 * (step - 10) / 9
+        momentum = 0.95 - 0.1 * max(0.0, 1 - abs(step - 5) / 5)
+        assert got == close([wanted, wanted])
+        assert scheduler.optimizer.param_groups[0]["momentum"] == pytest.approx(momentum)
+
+
 def test_one_cycle_turns_the_first_beta_and_may_leave_it() -> None:
     optimizer = make_optimizer(kind=Adam, betas=(0.7, 0.99))
     OneCycleLR(optimizer, 1.0, epochs=2, steps_per_epoch=5)
