@@ -292,6 +292,14 @@ def adaptive_windows(inputs: int, outputs: int) -> list[tuple[int, int]]:
     return [(i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs)]
 
 
+def check_output_length(operator: str, output_size: object) -> None:
+    """Raises what is wrong with a one-dimensional adaptive pooling's output_size, a positive int."""
+    if not _is_int(output_size):
+        raise TypeError(f"{operator}: output_size must be an int, got {output_size!r}")
+    if int(output_size) < 1:  # type: ignore[call-overload]
+        raise ValueError(f"{operator}: output_size must be positive, got {output_size!r}")
+
+
 def check_output_size(operator: str, output_size: object) -> None:
     """Raises what is wrong with an adaptive pooling's output_size, a positive int or a pair of those or None."""
     pair_given = isinstance(output_size, Sequence) and not isinstance(output_size, str) and len(output_size) == 2

@@ -8,7 +8,7 @@ from typing import Any
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
 from gpucnn.functional.convolution import image_memory, image_tensor
-from gpucnn.geometry import AdaptivePool2dGeometry, Padding, Pair, Pool2dGeometry
+from gpucnn.geometry import AdaptivePool2dGeometry, Padding, Pair, Pool2dGeometry, check_output_length
 from gpucnn.tensor import Tensor
 
 
@@ -173,8 +173,7 @@ def _adaptive_1d(operator: str, input: Tensor, output_size: Any, return_indices:
     checks.floating(operator, input=input)
     if input.ndim != 3:
         raise ValueError(f"{operator}: input must be (N, C, L), got shape {input.shape}")
-    if not hasattr(output_size, "__index__") or isinstance(output_size, bool):
-        raise TypeError(f"{operator}: output_size must be an int, got {output_size!r}")
+    check_output_length(operator, output_size)
     n, c, length = input.shape
     image = input.reshape(n, c, 1, length)
     return _adaptive(operator, image, (1, output_size), return_indices, "NCHW").reshape(n, c, int(output_size))

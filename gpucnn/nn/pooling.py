@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gpucnn import functional as F
 from gpucnn.functional import checks
-from gpucnn.geometry import Padding, Pair, check_output_size, pair
+from gpucnn.geometry import Padding, Pair, check_output_length, check_output_size, pair
 from gpucnn.nn.module import Module
 from gpucnn.tensor import Tensor
 
@@ -146,7 +146,7 @@ class AdaptiveMaxPool1d(Module):
         super().__init__()
         if return_indices:
             raise ValueError("AdaptiveMaxPool1d: return_indices=True is not supported")
-        check_output_size("AdaptiveMaxPool1d", (1, output_size))
+        check_output_length("AdaptiveMaxPool1d", output_size)
         self.output_size = output_size
 
     def forward(self, input: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class AdaptiveAvgPool1d(Module):
 
     def __init__(self, output_size: int) -> None:
         super().__init__()
-        check_output_size("AdaptiveAvgPool1d", (1, output_size))
+        check_output_length("AdaptiveAvgPool1d", output_size)
         self.output_size = output_size
 
     def forward(self, input: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import gpucnn
 import gpucnn.functional as F
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 from tests.numpy_backend.geometries import convolutions, normal, poolings, seeds
-from tests.support import reference
+from tests.support import reference, reference_smooth
 from tests.support.tolerance import assert_close
 
 pytestmark = pytest.mark.peers
@@ -178,8 +178,61 @@ def test_linear_and_relu(device: str, m: int, k: int, n: int, seed: int) -> None
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["mean", "sum", "none"]), seeds)
-def test_cross_entropy(device: str, m: int, n: int, reduction: str, seed: int) -> None:
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple), st.sampled_from([0.3, 1.0, 4.0]), seeds)
+def test_gelu_and_silu(device: str, shape: tuple[int, ...], spread: float, seed: int) -> None:
+    import torch.nn.functional as peer
+
+    x = normal(seed, shape, np.float32) * np.float32(spread)
+
+    def scales(backward: Callable[..., Any]) -> Callable[[Any], list[Any]]:
+        # 1 - tanh^2 and 1 - sigmoid cancel: the scale of their rounding errors is not that of absolute inputs.
+        return lambda dy: [abs(x), backward(dy, x).scale]
+
+    smooth = [
+        (lambda t: F.gelu(t), lambda t: peer.gelu(t), reference_smooth.gelu_backward),
+        (
+            lambda t: F.gelu(t, "tanh"),
+            lambda t: peer.gelu(t, approximate="tanh"),
+            lambda dy, x: reference_smooth.gelu_backward(dy, x, True),
+        ),
+        (F.silu, peer.silu, reference_smooth.silu_backward),
+    ]
+    for ours, theirs, backward in smooth:
+        compare(ours, theirs, [x], device, seed, scales(backward))
+
+
+extents = st.integers(1, 11)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@given(
+    st.tuples(st.sampled_from([1, 2, 5]), st.integers(1, 9), extents, extents),
+    st.one_of(extents, st.tuples(st.one_of(extents, st.none()), st.one_of(extents, st.none()))),
+    seeds,
+    st.booleans(),
+)
+def test_adaptive_pooling(device: str, shape: tuple[int, ...], size: Any, seed: int, ties: bool) -> None:
+    import torch.nn.functional as peer
+
+    x = normal(seed, shape, np.float32)
+    x = np.round(x) if ties else x
+    names = {"adaptive_max_pool2d": x, "adaptive_avg_pool2d": x}
+    if isinstance(size, int):
+        names |= {"adaptive_max_pool1d": x[:, :, 0], "adaptive_avg_pool1d": x[:, :, 0]}
+    for name, array in names.items():
+        ours, theirs = getattr(F, name), getattr(peer, name)
+        compare(lambda t, f=ours: f(t, size), lambda t, f=theirs: f(t, size), [array], device, seed)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from(["mean", "sum", "none"]),
+    st.sampled_from([0.0, 0.1, 0.2, 1.0]),
+    seeds,
+)
+def test_cross_entropy(device: str, m: int, n: int, reduction: str, smoothing: float, seed: int) -> None:
     import torch
 
     labels = np.random.default_rng(seed).integers(0, n, m)
@@ -187,14 +240,16 @@ def test_cross_entropy(device: str, m: int, n: int, reduction: str, seed: int) -
 
     def scales(dy: Any) -> list[Any]:
         # softmax - onehot cancels: the scale of its rounding errors is not that of absolute inputs.
-        losses = reference.softmax_cross_entropy_forward(logits, labels)[0].scale
+        losses = reference.softmax_cross_entropy_forward(logits, labels, smoothing=smoothing)[0].scale
         dlosses = np.broadcast_to(dy, (m,)) / (m if reduction == "mean" else 1)
         total = {"none": losses, "sum": losses.sum(), "mean": losses.mean()}[reduction]
-        return [total, reference.softmax_cross_entropy_backward(dlosses, logits, labels).scale]
+        return [total, reference.softmax_cross_entropy_backward(dlosses, logits, labels, smoothing=smoothing).scale]
 
     compare(
-        lambda t: F.cross_entropy(t, gpucnn.tensor(labels, device=device), reduction),
-        lambda t: torch.nn.functional.cross_entropy(t, torch.tensor(labels), reduction=reduction),
+        lambda t: F.cross_entropy(t, gpucnn.tensor(labels, device=device), reduction, smoothing),
+        lambda t: torch.nn.functional.cross_entropy(
+            t, torch.tensor(labels), reduction=reduction, label_smoothing=smoothing
+        ),
         [logits],
         device,
         seed,
