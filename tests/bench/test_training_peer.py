@@ -60,6 +60,7 @@ def test_recipes_without_a_form_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="no PyTorch form of lenet5"):
         training_peer.train(training.config_for(recipe="lenet5"), tmp_path / "peer.jsonl")
-    config = training.config_for(recipe="resnet9", **{"schedule.warmup": 1}, train_images=512, data="shapes")
+    sizes = {"data": "shapes", "train_images": 16, "test_images": 8, "batch_size": 16}
+    config = training.config_for(recipe="resnet9", **{"schedule.warmup": 1}, **sizes)
     with pytest.raises(ValueError, match="schedule"):
         training_peer.train(config, tmp_path / "peer.jsonl")
