@@ -104,7 +104,7 @@ class _Run:
         optimizers = build.optimizers(config, model)
         average = None
         if config.average_decay is not None:
-            average = MovingAverage(model.parameters(), tutorial_decay(config.average_decay))
+            average = MovingAverage(model.parameters(), tutorial_decay(config.average_decay), model.buffers())
         self.interrupts = Interrupts()
         self.checkpoints = Checkpoints(folder, config, self.train_data.classes)
         self.curves = _Curves(folder, progress)
@@ -346,9 +346,9 @@ def load_run(
         network.load_state_dict(state["model"])
         averaged = average and state["average"] is not None
         if averaged:
-            names = [name for name, _ in network.named_parameters()]
-            averages = dict(zip(names, state["average"]["averages"], strict=True))
-            network.load_state_dict({**state["model"], **averages})
+            moving = MovingAverage(network.parameters(), buffers=network.buffers())
+            moving.load_state_dict(state["average"])
+            moving.copy_to()
         epoch, step = int(state["epoch"]), int(state["step"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file}: not a checkpoint of {config.model}, or damaged: {error}") from error
