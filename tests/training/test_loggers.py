@@ -28,10 +28,9 @@ def no_pictures(monkeypatch):
 
 def trainer(*callbacks: training.Callback, log_steps: int = 2) -> Trainer:
     """Four steps an epoch of lenet5, without a folder."""
-    model = models.create("lenet5", num_classes=4, device="cpu")
-    for_training, for_evaluation = transforms(model, "shapes")
-    train, test = (data.create("shapes", train=part).subset(slice(64 if part else 16)) for part in (True, False))
+    train, test = data.Shapes(count=64), data.Shapes(train=False, count=16)
     model = models.create("lenet5", num_classes=len(train.classes), device="cpu")
+    for_training, for_evaluation = transforms(model, "shapes")
     return Trainer(
         model,
         DataLoader(train, 16, shuffle=True, transform=for_training, seed=0, device="cpu"),
