@@ -394,3 +394,14 @@ def test_the_lecture_network_takes_real_cifar10(cifar10_root, tmp_path):
     summary = training.train(config, out=tmp_path / "run")
     assert summary.data == "cifar10" and summary.steps == 3
     assert 2.0 < summary.last.train_loss < 2.6
+
+
+def test_a_network_with_batch_norm_is_read_back_with_the_averaged_statistics(tmp_path):
+    config = training.config_for(
+        "resnet20", data="shapes", epochs=1, batch_size=8, train_images=32, test_images=16, average_decay=0.5,
+        device="cpu",
+    )  # fmt: skip
+    last = training.train(config, out=tmp_path / "run").last
+    loaded = training.load_run(tmp_path / "run", device="cpu")
+    test = gpucnn.data.create("shapes", train=False, limit=16)
+    assert training.evaluate(loaded.model, loaded.test_loader(test)).loss == last.average_loss != last.test_loss
