@@ -104,9 +104,12 @@ def _groups(model: Module, weight_decay: float) -> Any:
 
 
 def _optimizer(table: Table, params: Any) -> Optimizer:
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    kind = OPTIMIZERS[options.pop("name").lower()]
-    options.pop("epochs", None)
+    kind = OPTIMIZERS[table["name"].lower()]
+    options: Table = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in table.items()
+        if key not in ("name", "epochs")
+    }
     return kind(params, **options)
 
 
@@ -145,23 +148,21 @@ def _scheduler(schedule: Table, optimizer: Optimizer, epochs: float, steps_per_e
             div_factor=1 / start, final_div_factor=start / end if end else math.inf, cycle_momentum=False,
         )  # fmt: skip
     else:
-        at, factors = {
-            "constant": ([0, 1], [1.0, 1.0]),
-            "linear": ([0, after], [1.0, schedule.get("end", 0.0)]),
-            "piecewise": _stretched(schedule, after),
-        }[name]
-        main = schedules.PiecewiseLinearLR(optimizer, at, factors)
+        main = schedules.PiecewiseLinearLR(optimizer, *_line(schedule, after))
     if not warmup:
         return main
     rise = schedules.PiecewiseLinearLR(optimizer, [0, warmup], [0.0, 1.0])
     return schedules.SequentialLR(optimizer, [rise, main], [warmup])
 
 
-def _stretched(schedule: Table, steps: int) -> tuple[list[float], list[float]]:
-    if "epochs" not in schedule:
-        return [0, 1], [1.0, 1.0]
-    at = schedule["epochs"]
-    return [epoch * steps / at[-1] for epoch in at], list(schedule["factors"])
+def _line(schedule: Table, steps: int) -> tuple[list[float], list[float]]:
+    """Steps and the factors there, of the schedules that are straight lines."""
+    if schedule["name"] == "linear":
+        return [0, steps], [1.0, schedule.get("end", 0.0)]
+    if schedule["name"] == "piecewise":  # stretched to the run's length
+        at = schedule["epochs"]
+        return [epoch * steps / at[-1] for epoch in at], list(schedule["factors"])
+    return [0, 1], [1.0, 1.0]
 
 
 class Freeze(Callback):

@@ -21,6 +21,7 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
     optimizer = {"name": "sgd", **{key: old.pop(key) for key in _OPTIMIZER}}
     config = {**old, "optimizer": optimizer, "schedule": {"name": "step", "every": every, "gamma": gamma}}
     sgd, schedule = dict(state.pop("optimizer")), dict(state.pop("scheduler"))
+    last_lr = float(sgd["param_groups"][0]["lr"])
     # The schedule counted epochs, and went on after an epoch's evaluation; it counts steps now.
     if state["trained"] and (int(state["epoch"]) + 1) % every == 0:
         schedule["last_lr"] = [lr * gamma for lr in schedule["last_lr"]]
@@ -34,6 +35,7 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
             **state,
             "optimizers": [sgd],
             "schedulers": [schedule],
+            "lr": last_lr,
             "callbacks": {"JSONLines metrics.jsonl": {"bytes": content["metrics_bytes"]}},
         },
     }

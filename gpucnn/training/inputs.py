@@ -33,9 +33,9 @@ class Adapt:
         self.transform = transform
         self.channels, self.height, self.width, self.crop = channels, height, width, crop
 
-    def __call__(self, images: NDArray[np.uint8], **place: Any) -> NDArray[np.float32]:
-        """``place``: seed, step, epoch and indices, see :mod:`gpucnn.data.transforms`."""
-        return self.transform(self._sized(self._coloured(images)), **place)
+    def __call__(self, images: NDArray[np.uint8], *args: Any, **place: Any) -> NDArray[np.float32]:
+        """The rest are seed, step, epoch and indices, see :mod:`gpucnn.data.transforms`."""
+        return self.transform(self._sized(self._coloured(images)), *args, **place)
 
     def _coloured(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         c = images.shape[3]

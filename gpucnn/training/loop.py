@@ -353,7 +353,7 @@ class Trainer:
         random.default_generator.load_state_dict(state["random"])
         load_callback_states(self.callbacks, state["callbacks"])
         self.epoch, self.step, self.trained = int(state["epoch"]), int(state["step"]), bool(state["trained"])
-        self.lr = float(state.get("lr", self.lr))
+        self.lr = float(state["lr"])
         self.epoch_metrics = Metrics.from_dict(state["epoch_metrics"])
         self.window_metrics = Metrics.from_dict(state["window_metrics"])
         self.epoch_seconds = float(state["epoch_seconds"])

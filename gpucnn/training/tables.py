@@ -93,7 +93,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def optimizer_sets(optimizer: Table) -> dict[str | None, Table]:
     """The table of each parameter set; {None: table} where one optimizer has all parameters."""
-    return {None: optimizer} if "name" in optimizer else dict(optimizer)
+    if "name" in optimizer:
+        return {None: optimizer}
+    return dict(optimizer.items())
 
 
 def check_optimizers(optimizer: Table) -> None:
