@@ -5,30 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpucnn.data.dataset import DataError, Dataset
 from gpucnn.data.download import NotFoundError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from gpucnn.data.pictures import read_picture
 
 SIZE = 32
 PARTS = {True: ("train", "training"), False: ("test", "val", "valid", "validation")}
 IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # what file managers leave behind
-FILE_LIMIT = 256 << 20
 
 
 class ImageFolder(Dataset):
     """The pictures of a folder: ``root/CLASS/...``, a class for each sub-folder, in the order of their names.
 
     Every file below a class's folder is one example, sorted by path; files whose name begins with a point and those
-    that file managers leave behind are skipped, as are files beside the classes' folders. A picture is turned upright
-    (EXIF), made RGB, scaled until it covers ``size`` (bicubic) and its middle cut out. All of them are held in memory,
-    H W 3 bytes each.
+    that file managers leave behind are skipped, as are files beside the classes' folders. A picture becomes RGB of
+    ``size`` as :func:`gpucnn.data.pictures.read_picture` has it. All of them are held in memory, H W 3 bytes each.
 
     Args:
         root: the folder of the classes' folders.
@@ -62,7 +56,10 @@ class ImageFolder(Dataset):
         files = [(file, names.index(name)) for name in found for file in _pictures(place / name)]
         images = np.empty((len(files), height, width, 3), dtype=np.uint8)
         for image, (file, _) in zip(images, files, strict=True):
-            image[...] = read_picture(file, height, width)
+            try:
+                image[...], _ = read_picture(file, height, width)
+            except OSError as error:
+                raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
         labels = np.array([label for _, label in files], dtype=np.int64)
         super().__init__(images, labels, names, name=f"folder:{root}", train=train, source=str(place))
 
@@ -127,42 +124,3 @@ def _pictures(folder: Path) -> list[Path]:
     if not files:
         raise DataError(f"{folder}: expected pictures of this class, found none")
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
-
-
-def read_picture(file: Path, height: int, width: int) -> NDArray[np.uint8]:
-    """uint8 (height, width, 3) of an image file: upright, scaled to cover the size, its middle.
-
-    Raises:
-        DataError: no picture, one that is cut off, or an absurdly large one.
-    """
-    import warnings
-
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with file.open("rb") as opened, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            upright = ImageOps.exif_transpose(_decoded(opened))
-            return np.asarray(ImageOps.fit(upright.convert("RGB"), (width, height), Image.Resampling.BICUBIC))
-    except UnidentifiedImageError:
-        raise DataError(f"{file}: not an image that can be read") from None
-    except Exception as error:  # of a damaged file, each of Pillow's readers raises what it pleases
-        raise DataError(f"{file}: not an image that can be read ({error})") from None
-
-
-def _decoded(opened: BinaryIO) -> Image.Image:
-    """The whole picture. 16 bits are brought to 8, which Pillow's own conversion would cut off at 255; where the white
-    of 32 bits lies, nobody knows."""
-    from PIL import Image
-
-    size = os.fstat(opened.fileno()).st_size
-    if size > FILE_LIMIT:
-        raise ValueError(f"expected at most {FILE_LIMIT} bytes, found {size}")
-    picture: Image.Image = Image.open(opened)
-    picture.load()
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
-        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError("its pixels have 32 bits; 8 or 16 are expected")
-    return picture

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gpucnn.cli import images
 from gpucnn.cli.output import Output
+from gpucnn.data.pictures import ORIENTATION
 from tests.cli.conftest import Done
 
 SIDE = 16
@@ -100,7 +101,7 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path, capfd, orientation):
         8: np.rot90(upright, -1),
     }[orientation]
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[ORIENTATION] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
     pixels, told = opened(tmp_path / "a.png", capfd)
     assert (pixels == upright).all()
@@ -131,7 +132,7 @@ def test_the_shorter_side_is_scaled_and_the_middle_cut_out(tmp_path, capfd, widt
 
 def test_everything_that_was_done_is_said_in_one_line(tmp_path, capfd):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
+    exif[ORIENTATION] = 6
     Image.new("CMYK", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
     _, told = opened(tmp_path / "a.jpg", capfd)
     assert told == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 
@@ -10,13 +11,16 @@ import pytest
 from PIL import Image
 
 from gpucnn import data
-from gpucnn.data import DataError, ImageFolder, NotFoundError
-from gpucnn.data.image_folder import read_picture
+from gpucnn.data import DataError, ImageFolder, NotFoundError, pictures
 
 
 def _save(path, pixels, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(pixels, np.uint8)).save(path, **options)
+
+
+def read_picture(path, height, width):
+    return pictures.read_picture(path, height, width)[0]
 
 
 def _plain(colour, h=8, w=8):
@@ -80,8 +84,8 @@ def _classes(folder, pixels):
     [
         ("L", 77, (77, 77, 77)),
         ("1", 1, (255, 255, 255)),
-        ("RGBA", (10, 20, 30, 128), (10, 20, 30)),
-        ("LA", (77, 3), (77, 77, 77)),
+        ("RGBA", (10, 20, 30, 51), (206, 208, 210)),  # a fifth of it, four fifths of white, as predict has it
+        ("LA", (77, 0), (255, 255, 255)),
         ("I;16", 257 * 99, (99, 99, 99)),
     ],
 )
@@ -101,6 +105,8 @@ def test_palettes_jpegs_and_pictures_on_their_side(tmp_path):
     exif[0x0112] = 3  # upside down
     _save(tmp_path / "b.png", pixels, exif=exif)
     assert (read_picture(tmp_path / "b.png", 8, 8) == pixels[::-1]).all()
+    Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "c.png", exif=exif)
+    assert (read_picture(tmp_path / "c.png", 8, 8) == pixels[::-1]).all()
 
 
 def _png(width, height, body=b""):
@@ -148,6 +154,34 @@ def test_pixels_of_32_bits_are_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(DataError, match=r"a.tiff: .*its pixels have 32 bits; 8 or 16 are expected"):
         read_picture(tmp_path / "a.tiff", 4, 4)
+
+
+def test_what_is_no_plain_file_is_not_waited_for(zoo):
+    os.mkfifo(zoo / "Cat" / "c.png")
+    with pytest.raises(DataError, match=r"c.png: not an image that can be read \(it is no plain file\)"):
+        ImageFolder(zoo)
+    (zoo / "Cat" / "c.png").unlink()
+    (zoo / "Cat" / "gone.png").symlink_to(zoo / "nowhere")
+    with pytest.raises(DataError, match=r"gone.png: cannot be read \(No such file"):
+        ImageFolder(zoo)
+
+
+def test_a_file_larger_than_any_picture_is_not_opened(zoo):
+    with (zoo / "Cat" / "c.png").open("wb") as file:
+        file.truncate(pictures.FILE_LIMIT + 1)  # takes no room on the disk
+    with pytest.raises(DataError, match=rf"c.png: .* at most {pictures.FILE_LIMIT} bytes, found 268435457"):
+        ImageFolder(zoo)
+
+
+def test_postscript_is_not_run(tmp_path, monkeypatch):
+    """Pillow hands it to Ghostscript, and what is in it is a program."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    Image.fromarray(_plain((1, 2, 3))).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a.png: not an image that can be read$"):
+        read_picture(tmp_path / "a.png", 8, 8)
 
 
 def test_folders_that_are_no_data_set(zoo, tmp_path):
