@@ -48,12 +48,19 @@ class Loaders:
 
 
 def loaders(config: Config, model: Module, train: Dataset, val: Dataset | None, test: Dataset) -> Loaders:
-    """The loaders of a run: the training part shuffled and augmented, the others as they are."""
+    """The loaders of a run: the training part shuffled and augmented, the others as they are.
+
+    Raises:
+        ValueError: a batch that is larger than the training part; images that the augmentation or the model cannot
+            take, as far as the first one shows.
+    """
     for_training, for_evaluation = transforms(model, train.name, config.augmentation)
     common: dict[str, Any] = {"seed": config.seed, "prefetch": config.prefetch, "device": config.device}
     size = config.batch_size
     if size > len(train):
         raise ValueError(f"batch_size {size} is larger than the {len(train)} training images")
+    for_training(train.images[:1])
+    for_evaluation(test.images[:1])
     return Loaders(
         DataLoader(train, size, shuffle=True, transform=for_training, drop_last=config.drop_last, **common),
         DataLoader(val, size, transform=for_evaluation, **common) if val is not None else None,
@@ -115,17 +122,24 @@ def _optimizer(table: Table, params: Any) -> Optimizer:
 
 # ---- schedules ----
 
+TINY = 1e-30  # stands for 0 where a factor is divided by
+
 
 def schedulers(config: Config, made: Sequence[Optimizer], steps_per_epoch: int) -> list[LRScheduler]:
     """A schedule for each optimizer, to be stepped after every step."""
     tables = optimizer_sets(config.optimizer).values()
     return [
-        _scheduler(config.schedule, optimizer, table.get("epochs", config.epochs), steps_per_epoch)
+        _scheduler(config.schedule, optimizer, table.get("epochs", config.epochs), config.epochs, steps_per_epoch)
         for optimizer, table in zip(made, tables, strict=True)
     ]
 
 
-def _scheduler(schedule: Table, optimizer: Optimizer, epochs: float, steps_per_epoch: int) -> LRScheduler:
+def _scheduler(
+    schedule: Table, optimizer: Optimizer, epochs: float, run_epochs: int, steps_per_epoch: int
+) -> LRScheduler:
+    """The schedule of an optimizer that trains for ``epochs`` of the run's epochs. Its rates are functions of the step
+    alone, so that a run that is resumed for more epochs goes on where the longer schedule is then."""
+
     def steps(length: float) -> int:
         return round(length * steps_per_epoch)
 
@@ -139,20 +153,26 @@ def _scheduler(schedule: Table, optimizer: Optimizer, epochs: float, steps_per_e
     elif name == "multistep":
         main = schedules.MultiStepLR(optimizer, [steps(epoch) for epoch in schedule["milestones"]], schedule["gamma"])
     elif name == "cosine":
-        lowest = schedule.get("end", 0.0) * optimizer.param_groups[0]["lr"]
-        main = schedules.CosineAnnealingLR(optimizer, after, lowest)
+        end = schedule.get("end", 0.0)
+        main = schedules.LambdaLR(
+            optimizer, lambda step: end + (1 - end) * (1 + math.cos(math.pi * min(step / after, 1.0))) / 2
+        )
     elif name == "onecycle":
         peak, start, end = schedule.get("peak", 0.3), schedule.get("start", 0.04), schedule.get("end", 4e-6)
         main = schedules.OneCycleLR(
             optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=after + 1, pct_start=peak,
-            div_factor=1 / start, final_div_factor=start / end if end else math.inf, cycle_momentum=False,
+            div_factor=1 / start, final_div_factor=start / max(end, TINY), cycle_momentum=False,
         )  # fmt: skip
     else:
         main = schedules.PiecewiseLinearLR(optimizer, *_line(schedule, after))
-    if not warmup:
-        return main
-    rise = schedules.PiecewiseLinearLR(optimizer, [0, warmup], [0.0, 1.0])
-    return schedules.SequentialLR(optimizer, [rise, main], [warmup])
+    parts, milestones = [main], []
+    if warmup:
+        parts.insert(0, schedules.PiecewiseLinearLR(optimizer, [0, warmup], [0.0, 1.0]))
+        milestones.append(warmup)
+    if name == "onecycle" and epochs < run_epochs:  # a cycle refuses steps after its last
+        parts.append(schedules.PiecewiseLinearLR(optimizer, [0, 1], [0.0, 0.0]))
+        milestones.append(warmup + after)
+    return schedules.SequentialLR(optimizer, parts, milestones) if milestones else main
 
 
 def _line(schedule: Table, steps: int) -> tuple[list[float], list[float]]:

@@ -44,7 +44,9 @@ _CHECKS: dict[str, Check] = {  # the types that a key takes, and the range
 RESUMABLE = (
     "epochs", "device", "data_dir", "checkpoint_steps", "checkpoint_minutes", "early_stop", "tensorboard", "prefetch",
 )  # fmt: skip
-"""What a run that is resumed may change: nothing that its steps so far depended on."""
+"""What a run that is resumed may change: nothing that its steps so far depended on, but for ``epochs`` where the
+schedule runs to the last one ("linear", "cosine", "onecycle", "piecewise"): it is stretched, and the steps so far stay.
+"""
 
 SHORT = ("lr", "momentum", "nesterov", "weight_decay")
 """Options of the optimizer that may be given as keys of their own, where the recipe has one optimizer."""
@@ -134,6 +136,7 @@ class Config:
             raise ValueError("config: early_stop looks at images held out: give val_split too")
         tables.check_optimizers(self.optimizer)
         tables.check_schedule(self.schedule, self.epochs)
+        tables.check_set_epochs(self.optimizer, self.schedule)
         tables.check_augmentation(self.augmentation)
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from gpucnn.training.interrupts import Interrupts, StopRequested
 from gpucnn.training.loggers import CSVLog, JSONLines, TensorBoard
 from gpucnn.training.loop import EpochRecord, Trainer
 from gpucnn.training.run_folder import CHECKPOINT, RunFolder, check_output, default_path
+from gpucnn.training.tables import STRETCHED
 
 CURVES_SECONDS = 60.0  # curves.png is drawn at the end, and no more often than this before
 
@@ -145,16 +146,19 @@ class _Run:
     def new(cls, config: Config, out: str | Path | None, overwrite: bool, progress: Progress) -> _Run:
         """A run from the start, its folder made."""
         config = _on_device(dataclasses.replace(config, model=models.canonical_name(config.model)))
-        check_output(Path(out) if out is not None else default_path(config.model, "data"))
+        path = Path(out) if out is not None else default_path(config.model, "data")
+        check_output(path)
+        if not overwrite:
+            RunFolder(path).check_free()
         parts = _find_data(config, progress)
         config = dataclasses.replace(config, data=parts[0].name)
-        folder = RunFolder(Path(out) if out is not None else default_path(config.model, parts[0].name))
-        folder.create(overwrite)
-        folder.write_config({**config.to_dict(), "gpucnn": gpucnn.__version__, "source": parts[0].source})
+        folder = RunFolder(path if out is not None else default_path(config.model, parts[0].name))
         run = cls(config, parts, folder, progress)
         started = time.perf_counter()
         build.start_from_data(run.trainer.model, run.train_part, config.device)
         run.preparation_seconds = time.perf_counter() - started
+        folder.create(overwrite)  # last: what is wrong with the rest leaves no folder, and no run replaced
+        folder.write_config({**config.to_dict(), "gpucnn": gpucnn.__version__, "source": parts[0].source})
         return run
 
     @classmethod
@@ -176,6 +180,11 @@ class _Run:
             raise ValueError(
                 f"{path}: not a checkpoint of {config.model} on {config.data}, or damaged: {error}"
             ) from error
+        if config.epochs != content["config"].epochs and config.schedule["name"] in STRETCHED:
+            progress.message(
+                f"the schedule {config.schedule['name']} is stretched from {content['config'].epochs} to"
+                f" {config.epochs} epochs: the steps so far were taken by the old one"
+            )
         folder.remove_leftovers()
         folder.write_config({**config.to_dict(), "gpucnn": gpucnn.__version__, "source": parts[0].source})
         return run

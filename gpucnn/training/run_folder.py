@@ -43,10 +43,10 @@ class RunFolder:
             raise NotADirectoryError(f"{self.path}: the output folder is a file") from None
         except OSError as error:
             raise _unwritable(self.path, error) from None
-        if not overwrite:
+        if overwrite:
+            self._remove_run()
+        else:
             self.check_free()
-        for file in (*self._files(), *self.tensorboard.glob("events.out.tfevents.*"), *self.pictures.glob("*.png")):
-            file.unlink(missing_ok=True)
         self.remove_leftovers()
         self.check_writable()
 
@@ -54,13 +54,37 @@ class RunFolder:
         """All that a run writes, but for TensorBoard's folder."""
         return (self.config, self.metrics, self.csv, self.curves, self.checkpoint, self.best)
 
+    def _remove_run(self) -> None:
+        """Removes what a run, eval and show have written, and no other file."""
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        for folder, names in (
+            (self.tensorboard, ("events.out.tfevents.*",)),
+            (self.pictures, ("confusion.png", "accuracy.png", "mistakes.png", "filters.png", "maps-*.png")),
+        ):
+            for file in [file for name in names for file in folder.glob(name)]:
+                file.unlink(missing_ok=True)
+
     def check_free(self) -> None:
-        """Raises FileExistsError where there is a run in the folder."""
+        """Raises FileExistsError where there is a run in the folder, or a file of a name that a run writes."""
         if self.checkpoint.exists() or self.best.exists() or self.metrics.exists():
             raise FileExistsError(
                 f"{self.path}: there is a run in this folder: --resume goes on with it, --overwrite replaces it"
                 " (from Python: resume=, overwrite=True), or name another folder"
             )
+        for file in (self.config, self.csv, self.curves):
+            if file.exists() and not self._left_by_a_beginning(file):
+                raise FileExistsError(
+                    f"{self.path}: there is a {file.name} in this folder that no run of gpucnn has begun with:"
+                    " --overwrite replaces it (from Python: overwrite=True), or name another folder"
+                )
+
+    def _left_by_a_beginning(self, file: Path) -> bool:
+        """Whether ``file`` is a run's config.json, which is all that is left of one that stopped as it began."""
+        try:
+            return file == self.config and "gpucnn" in json.loads(file.read_bytes())
+        except (OSError, ValueError, TypeError):
+            return False
 
     def check_writable(self) -> None:
         """Writes and removes a file. Raises OSError that names the folder and the reason."""

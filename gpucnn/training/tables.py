@@ -33,6 +33,7 @@ SCHEDULES: dict[str, dict[str, Check]] = {
     "onecycle": {"peak": (_NUMBER, FRACTION), "start": (_NUMBER, POSITIVE), "end": (_NUMBER, NOT_NEGATIVE)},
     "piecewise": {"epochs": ((list, tuple), ANY), "factors": ((list, tuple), ANY)},
 }
+STRETCHED = ("linear", "cosine", "onecycle", "piecewise")  # those that run to the last epoch
 _NEEDED = {"step": ("every", "gamma"), "multistep": ("milestones", "gamma"), "piecewise": ("epochs", "factors")}
 
 AUGMENTATION: dict[str, Check] = {
@@ -153,7 +154,7 @@ def optimizer_options(kind: str) -> dict[str, Check]:
 def check_schedule(schedule: Table, epochs: int) -> None:
     """A schedule's table, and that it is longer than its warm-up."""
     where, name = "config: schedule", schedule.get("name")
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise ValueError(f"{where}: name must be one of {', '.join(SCHEDULES)}, got {name!r}")
     check_keys(where, schedule, {"name": ((str,), ANY), "warmup": (_NUMBER, NOT_NEGATIVE), **SCHEDULES[name]})
     missing = [key for key in _NEEDED.get(name, ()) if key not in schedule]
@@ -170,6 +171,16 @@ def check_schedule(schedule: Table, epochs: int) -> None:
         if len(at) != len(factors) or len(at) < 2 or sorted(set(at)) != at:
             raise ValueError(
                 f"{where}: piecewise needs two or more increasing epochs and a factor for each, got {at} and {factors}"
+            )
+
+
+def check_set_epochs(optimizer: Table, schedule: Table) -> None:
+    """That a set of parameters that is trained for some of the epochs only is trained for longer than the warm-up."""
+    warmup = schedule.get("warmup", 0)
+    for name, table in optimizer_sets(optimizer).items():
+        if warmup and name is not None and table.get("epochs", math.inf) <= warmup:
+            raise ValueError(
+                f"config: optimizer.{name}: {table['epochs']} epochs are not longer than the warm-up of {warmup}"
             )
 
 

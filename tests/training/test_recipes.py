@@ -90,6 +90,33 @@ def test_onecycle_rises_and_falls():
     assert (np.diff(rates[:19]) > 0).all() and (np.diff(rates[21:]) < 0).all() and rates[-1] < 0.02
 
 
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_a_cycle_may_end_at_nothing_and_before_the_run(warmup):
+    """The bias of the whitening trains for 3 of 8 epochs: its cycle is over then, and the others' goes on."""
+    schedule = {"name": "onecycle", "end": 0.0, "warmup": warmup}
+    rates = np.array(_learning_rates("airbench94", 5, epochs=8, schedule=schedule))
+    whitening, filters = rates[:, 3], rates[:, 0]
+    assert (whitening[15:] == 0).all() and (whitening[1:15] > 0).all()
+    assert (filters[1:] > 0).all() and filters[-1] < 0.01 * filters.max() == pytest.approx(0.0024, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "onecycle"])
+def test_a_run_resumed_for_more_epochs_goes_on_where_the_longer_schedule_is(name):
+    def made(epochs):
+        config = training.config_for("lenet5", epochs=epochs, lr=1.0, schedule={"name": name})
+        (optimizer,) = build.optimizers(config, models.create("lenet5", device="cpu"))
+        (scheduler,) = build.schedulers(config, [optimizer], 5)
+        return optimizer, scheduler
+
+    (_, short), (optimizer, long) = made(2), made(4)
+    for _ in range(10):
+        short.step()
+    long.load_state_dict(short.state_dict())
+    long.step()
+    expected = _learning_rates("lenet5", 5, epochs=4, lr=1.0, schedule={"name": name})[11][0]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-6) and expected > 0.1
+
+
 def test_a_recipe_of_ones_own(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('model = "lenet5"\nepochs = 2\n[optimizer]\nname = "AdamW"\nlr = 1e-3\nbetas = [0.9, 0.99]\n')

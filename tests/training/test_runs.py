@@ -14,7 +14,7 @@ from gpucnn import data, training
 from gpucnn.training import run as run_module
 from gpucnn.training.run_folder import RunFolder, default_path
 from gpucnn.viz import curves
-from tests.training.training_support import Recorder, contents, lines, small, weights
+from tests.training.training_support import SMALL, Recorder, contents, lines, small, weights
 
 
 @pytest.fixture(autouse=True)
@@ -288,6 +288,41 @@ def test_bad_names_leave_no_folder(tmp_path):
         with pytest.raises(ValueError, match=problem):
             training.train(small(**changes), out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"batch_size": 151}, "batch_size 151 is larger than the 150 training images"),
+        ({"optimizer": {"name": "adam", "betas": [0.9]}}, "Adam: betas must be two numbers"),
+        ({"optimizer": {"head": {"name": "sgd"}}}, "lenet5's sets are none"),
+        ({"augmentation": {"translate": 40}}, "images of 28x28 have no reflected border of 40 pixels"),
+        ({"val_split": 150}, "150 images cannot be held out of 150"),
+    ],
+)
+def test_what_turns_out_wrong_leaves_no_folder_and_replaces_no_run(whole, tmp_path, changes, problem):
+    config = training.config_for("lenet5", **{**SMALL, "momentum": None, "lr": None, **changes})
+    with pytest.raises(ValueError, match=problem):
+        training.train(config, out=tmp_path / "new")
+    shutil.copytree(whole[0].folder, tmp_path / "run")
+    with pytest.raises(ValueError, match=problem):
+        training.train(config, out=tmp_path / "run", overwrite=True)
+    assert contents(tmp_path / "run") == contents(whole[0].folder) and (tmp_path / "run" / "curves.png").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_files_that_no_run_has_written_stay(tmp_path):
+    """A project's own config.json and its pictures, where somebody trains with --out ."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "holiday.png").write_bytes(b"ours")
+    (tmp_path / "config.json").write_text('{"name": "ours"}')
+    with pytest.raises(FileExistsError, match=r"there is a config.json in this folder that no run of gpucnn has"):
+        training.train(small(epochs=0), out=tmp_path)
+    assert (tmp_path / "config.json").read_text() == '{"name": "ours"}'
+    (tmp_path / "config.json").unlink()
+    training.train(small(epochs=0), out=tmp_path)
+    training.train(small(epochs=0), out=tmp_path, overwrite=True)
+    assert (tmp_path / "pictures" / "holiday.png").read_bytes() == b"ours"
 
 
 def test_without_data_it_trains_on_shapes_and_says_so(tmp_path, clean_environment):

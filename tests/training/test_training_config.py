@@ -56,6 +56,12 @@ def test_json_and_back():
         ({"schedule": {"name": "step", "every": 3}}, ValueError, "schedule: step needs gamma"),
         ({"schedule": {"name": "cosine", "gamma": 1}}, ValueError, "schedule: unknown key 'gamma', known are name, wa"),
         ({"epochs": 5, "schedule": {"name": "cosine", "warmup": 5}}, ValueError, "5 epochs are not longer than the wa"),
+        ({"schedule": {"name": [1]}}, ValueError, r"schedule: name must be one of constant, .*got \[1\]"),
+        (
+            {"schedule": {"name": "constant", "warmup": 3}, "optimizer": {"bias": {**SGD, "epochs": 3}}},
+            ValueError,
+            "optimizer.bias: 3 epochs are not longer than the warm-up of 3",
+        ),
         (
             {"schedule": {"name": "piecewise", "epochs": [0, 5, 5], "factors": [0, 1, 0]}},
             ValueError,
