@@ -112,6 +112,9 @@ def train(
         with display(output) as progress:
             output.result(told(training.train(resume=resume, changes=changes, progress=progress)))
         return
+    model, recipe = (
+        None if name is None else str(name) for name in (changes.pop("model", model), changes.pop("recipe", recipe))
+    )
     config = training.config_for(model, recipe, **changes)
     with display(output) as progress:
         if runs is not None:
