@@ -47,7 +47,7 @@ class TensorDataset(Dataset):
         if images.ndim == 4 and images.dtype == np.float32:
             images = images.transpose(0, 2, 3, 1)
         if classes is None and labels.dtype.kind in "iu":
-            classes = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+            classes = [str(label) for label in range(int(labels.max()) + 1 if labels.size else 0)]
         super().__init__(images, labels, classes or (), name=name, train=train)
 
 

@@ -50,6 +50,14 @@ def test_a_transform_of_pixels_refuses_floats_and_the_other_way_round():
         AsIs()(PIXELS)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
+def test_labels_may_be_any_integers(dtype):
+    dataset = TensorDataset(PIXELS, LABELS.astype(dtype))
+    assert dataset.labels.dtype == np.int64 and dataset.labels.tolist() == LABELS.tolist()
+    assert dataset.classes == ("0", "1", "2", "3")
+    assert TensorDataset(PIXELS[:0], LABELS[:0].astype(dtype)).classes == ()
+
+
 def test_a_data_set_keeps_its_own_memory_and_a_subset_its_kind():
     images = PIXELS.copy()
     loader = DataLoader(TensorDataset(FLOATS, LABELS), 4, device="cpu")
