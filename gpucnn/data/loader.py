@@ -61,10 +61,9 @@ class DataLoader:
         prefetch: int = 2,
         device: str | Device | None = None,
     ) -> None:
-        if batch_size < 1 or prefetch < 0:
-            raise ValueError(
-                f"DataLoader: batch_size must be at least 1 and prefetch at least 0, got {batch_size} and {prefetch}"
-            )
+        for name, count, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0)):
+            if not isinstance(count, (int, np.integer)) or count < least:
+                raise ValueError(f"DataLoader: {name} must be at least {least}, and whole, got {count!r}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle

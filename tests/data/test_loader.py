@@ -212,9 +212,9 @@ def test_evaluation_takes_one_short_batch():
 
 
 def test_bad_arguments():
-    for arguments in ({"batch_size": 0}, {"prefetch": -1}):
-        with pytest.raises(ValueError, match="batch_size must be at least 1 and prefetch at least 0"):
-            DataLoader(_dataset(), **arguments)
+    for name, least, value in (("batch_size", 1, 0), ("batch_size", 1, 2.5), ("prefetch", 0, -1), ("prefetch", 0, 0.5)):
+        with pytest.raises(ValueError, match=f"{name} must be at least {least}, and whole, got {value}"):
+            DataLoader(_dataset(), **{name: value})
     for training in ({"drop_last": True}, {"shuffle": True}, {"shuffle": True, "drop_last": True}):
         with pytest.raises(ValueError, match=r"batch_size 24 is more than the 23 images of the data set .* at most 23"):
             DataLoader(_dataset(), 24, **training)
