@@ -27,6 +27,7 @@ class Optimizer:
             raise TypeError(
                 f"{self.name}: params must be an iterable of tensors or of dicts, got {type(params).__name__}"
             )
+        self._check_ordered(params)
         given: list[Any] = list(params)
         if not given:
             raise ValueError(f"{self.name}: got an empty parameter list")
@@ -67,8 +68,7 @@ class Optimizer:
         if not isinstance(param_group, Mapping) or "params" not in param_group:
             raise TypeError(f"{self.name}: a parameter group must be a dict with 'params', got {param_group!r}")
         params = param_group["params"]
-        if isinstance(params, (set, frozenset)):
-            raise TypeError(f"{self.name}: parameters must come in an order that stays the same, got a set")
+        self._check_ordered(params)
         group = {**self.defaults, **param_group, "params": [params] if isinstance(params, Tensor) else list(params)}
         unknown = [key for key in param_group if key not in self.defaults and key not in ("params", "initial_lr")]
         if unknown:
@@ -86,6 +86,10 @@ class Optimizer:
             seen.add(id(parameter))
         self.check_group(group)
         self.param_groups.append(group)
+
+    def _check_ordered(self, params: Any) -> None:
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(f"{self.name}: parameters must come in an order that stays the same, got a set")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets the gradients of all parameters, or fills them with zeros."""

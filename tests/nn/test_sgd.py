@@ -260,8 +260,9 @@ def test_parameters_that_cannot_be_optimized() -> None:
         SGD([{"params": parameter}, {"params": [parameter]}])
     with pytest.raises(ValueError, match="unknown option 'momentun'; known are lr, momentum"):
         SGD([{"params": [parameter], "momentun": 0.9}])
-    with pytest.raises(TypeError, match="a set"):
-        SGD([{"params": {parameter}}])
+    for unordered in ([{"params": {parameter}}], {parameter}, frozenset([parameter])):
+        with pytest.raises(TypeError, match="SGD: parameters must come in an order that stays the same, got a set"):
+            SGD(unordered)
     optimizer = SGD([parameter], lr=0.3)
     optimizer.add_param_group({"params": gpucnn.ones(1, device="cpu"), "lr": 0.5})
     assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.5]
