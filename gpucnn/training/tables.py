@@ -21,8 +21,8 @@ _NUMBER = (float, int)
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     kind.__name__.lower(): kind
     for kind in vars(optim).values()
-    if isinstance(kind, type) and issubclass(kind, optim.Optimizer) and kind is not optim.Optimizer
-}
+    if isinstance(kind, type) and issubclass(kind, optim.Optimizer) and "lr" in inspect.signature(kind).parameters
+}  # those with a learning rate: Lookahead goes around another one
 
 SCHEDULES: dict[str, dict[str, Check]] = {
     "constant": {},

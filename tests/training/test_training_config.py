@@ -41,6 +41,7 @@ def test_json_and_back():
         ({"optimizer": "sgd"}, TypeError, "optimizer must be dict, got 'sgd'"),
         ({"optimizer": {}}, ValueError, "optimizer needs a name"),
         ({"optimizer": {"name": "sdg"}}, ValueError, "optimizer: name must be one of .*muon.*sgd, got 'sdg'"),
+        ({"optimizer": {"name": "lookahead"}}, ValueError, "name must be one of adagrad, .*sgd, got 'lookahead'"),
         ({"optimizer": {"name": "sgd", "betas": [0.9, 0.99]}}, ValueError, "optimizer: unknown key 'betas', known are"),
         ({"optimizer": {"name": "sgd", "lr": "fast"}}, TypeError, r"optimizer: lr must be float or int, got 'fast'"),
         ({"optimizer": {"name": "sgd", "lr": float("nan")}}, ValueError, "lr must be 0 or more, got nan"),
