@@ -112,11 +112,11 @@ def _gelu_tanh(x: Array, y: Array, slope: Array | None) -> None:
     if slope is not None:
         np.multiply(square, number(6 * ROOT_2_OVER_PI * CUBIC), out=square)
         np.add(square, number(2 * ROOT_2_OVER_PI), out=square)
-        np.multiply(square, y, out=square)  # 2 u' x p
         rest = scratch("rest", x.shape, x.dtype)
         np.subtract(number(1), p, out=rest)
-        np.multiply(square, rest, out=square)
-        np.add(square, p, out=slope)
+        np.multiply(rest, y, out=rest)  # the factor that is 0 far out first: the other is of the order of x^2
+        np.multiply(rest, square, out=rest)
+        np.add(rest, p, out=slope)
 
 
 def _silu(x: Array, y: Array, slope: Array | None) -> None:
