@@ -28,9 +28,9 @@ class Muon(Optimizer):
     where ``adjust_lr_fn`` is None or "original", and 0.2 * sqrt(max(K, M)) for "match_rms_adamw". Parameters without a
     gradient are left alone.
 
-    All is computed in the dtype of the parameters (PyTorch orthogonalizes in bfloat16); parameters of one shape and
-    equal options go through :func:`orthogonalize` as one batch. Filters are those of ``data_format="NCHW"`` layers,
-    whose first axis is K.
+    All but the norms is computed in the dtype of the parameters (PyTorch orthogonalizes in bfloat16); parameters of one
+    shape and equal options go through :func:`orthogonalize` as one batch. Filters are those of ``data_format="NCHW"``
+    layers, whose first axis is K.
 
     Method: K. Jordan and others, "Muon: an optimizer for hidden layers in neural networks", 2024; ``renormalize`` is
     from his airbench94. Raises ValueError for options out of range and for parameters of fewer than two axes.
@@ -184,8 +184,12 @@ def orthogonalize(
 
 
 def _norms(xp: Any, arrays: Array) -> Array:
-    """The Frobenius norm of each of ``arrays`` (B, ...), C-contiguous: (B,)."""
+    """The Frobenius norm of each of ``arrays`` (B, ...), C-contiguous: (B,). Of float16 in float32: the square of 256 is
+    infinite there.
+    """
     flat = arrays.reshape(len(arrays), -1)
+    if flat.dtype.itemsize < 4:
+        flat = flat.astype("float32")
     return xp.sqrt((flat * flat).sum(axis=1))
 
 

@@ -110,6 +110,19 @@ def test_steps_follow_the_formula(options: dict[str, Any], device: str, dtype: t
         assert_close(parameter.numpy(), expected, np.abs(start[index]) + steps_taken, plain, what=str(parameter.shape))
 
 
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_gradients_whose_squares_no_float16_holds_move_the_weight_as_others_do(size: float) -> None:
+    start, direction = arrays(4, [(5, 7)])[0], arrays(5, [(5, 7)])[0]
+    options: dict[str, Any] = {"lr": 0.24, "momentum": 0.6, "ns_steps": 3, "weight_decay": 0.0, "renormalize": True}
+    gradient = (size * direction).astype(np.float16)
+    (parameter,) = parameters_of([start.astype(np.float16)])
+    give([parameter], [gradient])
+    optim.Muon([parameter], **options).step()
+    expected = by_formula(start.astype(np.float16), [gradient], np.float64, **options)
+    assert parameter.dtype == np.float16
+    np.testing.assert_allclose(parameter.numpy(), expected, atol=0.01)  # rounded some ten times to 2**-11 of about 1
+
+
 def test_singular_values_go_through_the_polynomial() -> None:
     rng = np.random.default_rng(3)
     u, _ = np.linalg.qr(rng.standard_normal((6, 6)))
