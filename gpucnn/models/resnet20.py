@@ -49,7 +49,8 @@ class ResNet20(nn.Module):
 
     269,722 parameters for 10 classes. ``depth`` = 6 ``blocks`` + 2 layers: 3 blocks a stage make 20. Weights are normal
     with standard deviation sqrt(2 / fan_in) as the paper's [13] (He and others, "Delving deep into rectifiers") has
-    them; biases are 0.
+    them; biases are 0. Raises ValueError for ``blocks`` below 1 and ``widths`` that become smaller, which the shortcut
+    cannot follow.
     """
 
     input_shape = (3, 32, 32)
@@ -65,6 +66,8 @@ class ResNet20(nn.Module):
         widths: tuple[int, int, int] = (16, 32, 64),
     ) -> None:
         super().__init__()
+        if blocks < 1 or not widths[0] <= widths[1] <= widths[2]:
+            raise ValueError(f"ResNet20: expected blocks >= 1 and widths that do not fall, got {blocks} and {widths}")
         place = {"device": device, "dtype": dtype}
         self.conv = nn.Conv2d(self.input_shape[0], widths[0], 3, padding=1, bias=False, **place)
         self.norm = nn.BatchNorm2d(widths[0], **place)

@@ -131,6 +131,12 @@ def test_the_shortcut_takes_every_second_pixel_and_adds_channels_of_zeros() -> N
     assert plain.shortcut(x) is x
 
 
+@pytest.mark.parametrize("options", [{"blocks": 0}, {"widths": (16, 8, 32)}])
+def test_a_residual_network_that_cannot_be_built_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"ResNet20: expected blocks >= 1 and widths that do not fall, got "):
+        models.resnet20(device="cpu", **options)
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_seed_gives_the_same_network_on_every_device(name: str) -> None:
     states = []
