@@ -184,8 +184,8 @@ def orthogonalize(
 
 
 def _norms(xp: Any, arrays: Array) -> Array:
-    """The Frobenius norm of each of ``arrays`` (B, ...), C-contiguous: (B,). Of float16 in float32: the square of 256 is
-    infinite there.
+    """The Frobenius norm of each of ``arrays`` (B, ...), C-contiguous: (B,). Of float16 in float32: the square of 256
+    is infinite there.
     """
     flat = arrays.reshape(len(arrays), -1)
     if flat.dtype.itemsize < 4:
