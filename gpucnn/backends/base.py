@@ -163,7 +163,7 @@ class Backend(ABC):
         """mean, what rounding took from it, and variance (divided by the count), each (C,), of x (..., C) by channel.
 
         Updates the running arrays (C,) in place: running = (1 - momentum) * running + momentum * value, the variance's
-        value being the unbiased one. x holds two rows at least, or none.
+        value being the unbiased one. x holds two rows at least, or none, which give zeros and update nothing.
         """
 
     @abstractmethod

@@ -33,13 +33,24 @@ def test_scale_and_shift_may_be_left_out(backend: Any, weight: bool, bias: bool,
 
 
 @pytest.mark.parametrize("shape", [(83, 5), (90, 12), (61, 140)])
-def test_many_slabs_and_long_grids(backend: Any, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_slabs_and_long_grids(backend: Any, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_norm, "ROWS_PER_THREAD", 1)
-    for most in (3, 70):  # slabs of several turns; more slabs than a finishing block has rows of threads
+    for most in (3, 70):
         monkeypatch.setattr(batch_norm, "MOST_SLABS", most)
         monkeypatch.setattr(batch_norm, "MAX_BLOCKS", most)
         monkeypatch.setattr(batch_norm, "THREADS", 64)
         check_batch_norm(backend, shape, 5)
+
+
+@pytest.mark.parametrize("shape", [(199, 37), (211, 140)])
+def test_more_slabs_than_a_finishing_block_has_rows(
+    backend: Any, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_norm, "ROWS_PER_THREAD", 1)
+    monkeypatch.setattr(batch_norm, "THREADS", 64)
+    plan = batch_norm._Plan.of(*shape, backend.empty(shape))
+    assert plan.slabs()[0] > 2 * batch_norm.FINISH_ROWS
+    check_batch_norm(backend, shape, 5)
 
 
 def test_slices_off_16_bytes_take_the_scalar_kernels(backend: Any) -> None:
@@ -115,7 +126,8 @@ def test_variance_of_what_is_far_from_zero(backend: Any, x: Any) -> None:
 
 def test_no_rows(backend: Any) -> None:
     x, running = backend.from_host(np.zeros((0, 3), np.float32)), backend.from_host(np.ones(3, np.float32))
-    statistics = backend.batch_norm_statistics(x, None, None, 0.1)
+    statistics = backend.batch_norm_statistics(x, running, running, 0.1)
+    assert (host(backend, running) == 1).all() and not any(host(backend, part).any() for part in statistics)
     assert backend.batch_norm_forward(x, statistics, running, None, EPS).shape == (0, 3)
     dx, dweight, dbias = backend.batch_norm_backward(x, x, statistics, running, EPS, True, (True, True, True))
     assert dx.shape == (0, 3) and not host(backend, dweight).any() and not host(backend, dbias).any()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpucnn
+import gpucnn.functional as F
 from gpucnn import nn
 
 DEVICES = ["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -126,6 +127,15 @@ def test_backward_notices_running_statistics_that_changed_since() -> None:
     layer.train()(x)
     with pytest.raises(RuntimeError, match="modified in place"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_running_statistics_may_be_slices_of_a_larger_tensor(device: str) -> None:
+    both = gpucnn.tensor([0.0, 1.0] * 3, device=device)
+    x = batch(0, 8, 3, device=device)
+    F.batch_norm(x, both[::2], both[1::2], training=True, momentum=0.25)
+    expected = np.stack([0.25 * moments(x)[0], 0.75 + 0.25 * moments(x)[1]], axis=1).reshape(-1)
+    np.testing.assert_allclose(both.numpy(), expected, rtol=1e-6)
 
 
 def test_training_does_not_hold_on_to_the_running_statistics() -> None:

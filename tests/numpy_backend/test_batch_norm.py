@@ -68,6 +68,12 @@ def test_running_statistics_are_updated_in_place() -> None:
     np.testing.assert_allclose(var, 0.75 + 0.25 * x.astype(np.float64).var(0, ddof=1), rtol=1e-6)
 
 
+def test_no_rows_leave_the_running_statistics_alone() -> None:
+    running = np.full(3, 2, np.float32)
+    statistics = backend.batch_norm_statistics(np.zeros((0, 3), np.float32), running, running, 0.1)
+    assert (running == 2).all() and all(part is not None and not part.any() for part in statistics)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3])
 def test_only_what_is_needed_is_given(training: bool, needs: tuple[bool, bool, bool]) -> None:

@@ -60,7 +60,7 @@ def statistics(x: Array, running_mean: Array | None, running_var: Array | None, 
     mean = (sizes * totals[:, 0]).sum(axis=0) / max(count, 1)
     squares = np.maximum((totals[:, 1] + sizes * (totals[:, 0] - mean) ** 2).sum(axis=0), 0)
     for running, value in ((running_mean, mean), (running_var, squares / max(count - 1, 1))):
-        if running is not None:
+        if running is not None and count:
             running[...] = (1 - momentum) * running + momentum * value
     rounded = mean.astype(x.dtype)
     return rounded, (mean - rounded).astype(x.dtype), (squares / max(count, 1)).astype(x.dtype)
