@@ -79,6 +79,14 @@ CASES: dict[str, tuple[Callable[..., Tensor], list[Any], Any, list[Any]]] = {
         lambda x, w: F.batch_norm(x, *statistics(3, x), w), [np.ones((2, 3, 0, 4)), np.ones(3)],
         np.zeros((2, 3, 0, 4)), [np.ones((2, 3, 0, 4)), np.zeros(3)],
     ),
+    "losses of an infinite logit and of nothing but impossible classes": (
+        lambda x: F.cross_entropy(x, gpucnn.tensor([1, 0, 1], device=x.device), "none"),
+        [[[inf, 1.0, 2.0], [-inf, -inf, -inf], [-inf, 3.0, -inf]]], [nan, nan, 0],
+        [[[nan, nan, nan], [nan, nan, nan], [0, 0, 0]]],
+    ),
+    "gelu by tanh, far out": (
+        lambda x: F.gelu(x, "tanh"), [[1e15, -1e15, 1e18, -1e18]], [1e15, 0, 1e18, 0], [[1, 0, 1, 0]],
+    ),
     "loss of no rows": (lambda x: F.cross_entropy(x, no_labels(x)), [np.zeros((0, 3))], nan, [np.zeros((0, 3))]),
     "sum of the losses of no rows": (
         lambda x: F.cross_entropy(x, no_labels(x), "sum"), [np.zeros((0, 3))], 0, [np.zeros((0, 3))],

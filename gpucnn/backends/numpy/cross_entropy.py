@@ -15,12 +15,9 @@ Array = NDArray[Any]
 def forward(logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
     """losses (N,) and log_sum_exp (N,). Raises ValueError for a label outside [0, C), naming it and its row."""
     check_labels(labels, logits.shape[1])
-    largest = logits.max(axis=1)
-    shift = np.where(np.isfinite(largest), largest, 0)  # inf - inf would be NaN
+    shift = logits.max(axis=1)  # infinite: the row's results are NaN, as in PyTorch
     shifted = logits - shift[:, None]
-    total = np.exp(shifted).sum(axis=1)
-    with np.errstate(divide="ignore"):  # a row of -inf: log(0)
-        relative = np.log(total)
+    relative = np.log(np.exp(shifted).sum(axis=1))
     chosen = logits[np.arange(len(labels)), labels]
     # (shift - chosen) first: for large logits the small part would be lost in shift + relative.
     if smoothing == 0:
