@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpucnn
+import gpucnn.functional as F
 from gpucnn import nn
 
 
@@ -94,3 +95,21 @@ def test_representations() -> None:
     assert repr(nn.GELU()) == "GELU(approximate='none')" and repr(nn.SiLU()) == "SiLU()"
     assert repr(nn.AdaptiveAvgPool2d((None, 3))) == "AdaptiveAvgPool2d(output_size=(None, 3))"
     assert repr(nn.AdaptiveMaxPool1d(3)) == "AdaptiveMaxPool1d(output_size=3)"
+
+
+@pytest.mark.parametrize("device", ["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_an_input_changed_in_place_does_not_change_the_gradient_unnoticed(name: str, device: str) -> None:
+    """On cpu the derivative is kept; elsewhere the input, and then backward raises."""
+    function = getattr(F, name)
+    x, other = (gpucnn.tensor([0.5, -1.0, 2.0], device=device, requires_grad=True) for _ in range(2))
+    function(other).sum().backward()
+    y = function(x).sum()
+    with gpucnn.no_grad():
+        x.add_(1.0)
+    if device == "cpu":
+        y.backward()
+        np.testing.assert_array_equal(x.grad.numpy(), other.grad.numpy())
+    else:
+        with pytest.raises(RuntimeError, match="modified in place"):
+            y.backward()
