@@ -90,13 +90,17 @@ class _Accountant:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it every call of a module is noticed."""
+        of_their_own = [vars(module).get("forward") for _, module in self.named]
         for name, module in self.named:
             module.forward = self._watched(name, module, module.forward)  # type: ignore[method-assign]
         try:
             yield
         finally:
-            for _, module in self.named:
-                del module.forward  # the class's own is seen again
+            for (_, module), forward in zip(self.named, of_their_own, strict=True):
+                if forward is None:
+                    del module.forward  # the class's is seen again
+                else:
+                    module.forward = forward  # type: ignore[method-assign]
 
     def _watched(self, name: str, module: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any, **options: Any) -> Any:

@@ -106,6 +106,8 @@ class Lookahead(Optimizer):
 class _MovedByOthers(Optimizer):
     """Parameters that other optimizers step."""
 
+    name = "Lookahead"  # in messages
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         return self.evaluate(closure)
 

@@ -169,6 +169,6 @@ def _fill(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 
 def _checked(decay: float) -> float:
-    if not 0.0 <= decay <= 1.0:
+    if not isinstance(decay, (int, float)) or not 0.0 <= decay <= 1.0:
         raise ValueError(f"MovingAverage: decay must be between 0 and 1, got {decay!r}")
     return float(decay)

@@ -161,6 +161,12 @@ def test_no_gradients_have_no_norm() -> None:
     assert clip_grad_norm_(zeros, 0.0).item() == 0.0 and not zeros[1].grad.numpy().any()
 
 
+def test_the_largest_may_be_asked_for_by_its_name() -> None:
+    parameters = with_gradients([np.array([3.0, -4.0], np.float32)])
+    assert clip_grad_norm_(parameters, 2.0, "inf").item() == 4.0
+    assert parameters[1].grad.tolist() == pytest.approx([1.5, -2.0])
+
+
 def test_an_infinite_limit_only_measures() -> None:
     parameters = with_gradients([np.array([math.inf, 1.0], np.float32)])
     assert clip_grad_norm_(iter(parameters), math.inf).item() == math.inf

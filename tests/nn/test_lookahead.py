@@ -175,7 +175,7 @@ def test_wrong_arguments_and_states() -> None:
         Lookahead(SGD(parameters), alpha=1.5)
     with pytest.raises(ValueError, match="alpha must be between 0 and 1, got 2"):
         Lookahead(SGD(parameters), alpha=lambda steps: 2).synchronize()
-    with pytest.raises(ValueError, match="empty parameter list"):
+    with pytest.raises(ValueError, match="Lookahead: got an empty parameter list"):
         Lookahead([])
     optimizer = Lookahead(SGD(parameters, lr=0.1, momentum=0.5))
     good = optimizer.state_dict()

@@ -167,6 +167,8 @@ def test_wrong_arguments() -> None:
         MovingAverage([1.0])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
         MovingAverage(make_parameters(), 1.5)
+    with pytest.raises(ValueError, match=r"between 0 and 1, got '0\.9'"):
+        MovingAverage(make_parameters(), "0.9")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="between 0 and 1, got 2"):
         MovingAverage(make_parameters(), lambda n: 2).update()
 

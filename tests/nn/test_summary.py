@@ -104,6 +104,17 @@ def test_the_model_is_left_alone_where_it_fails() -> None:
     assert model(gpucnn.zeros(2, 1, 28, 28, device="cpu")).shape == (2, 10)
 
 
+def test_a_forward_that_was_put_on_a_module_is_called_and_stays() -> None:
+    layer = nn.Linear(3, 2, device="cpu")
+
+    def twice(x: gpucnn.Tensor) -> gpucnn.Tensor:
+        return F.linear(x, layer.weight, layer.bias) * 2.0
+
+    layer.forward = twice  # type: ignore[method-assign]
+    (row,) = summarize(layer, (3,))
+    assert (row.flops, row.activation_bytes) == (12, 16) and vars(layer)["forward"] is twice
+
+
 def test_shapes_that_are_missing_or_wrong() -> None:
     with pytest.raises(ValueError, match="Linear has no input_shape of its own: give one, without the batch"):
         summarize(nn.Linear(3, 2, device="cpu"))

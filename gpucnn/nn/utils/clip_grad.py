@@ -21,16 +21,16 @@ Launches = dict[tuple[Any, Any], list[Tensor]]  # tensors by device and dtype
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
     max_norm: float,
-    norm_type: float = 2.0,
+    norm_type: float | str = 2.0,
     error_if_nonfinite: bool = False,
 ) -> Tensor:
     """Scales the gradients of all ``parameters``, in place, so that their norm together is at most ``max_norm``, and
     returns the norm before that, a tensor without axes.
 
     The norm is (sum |g| ** norm_type) ** (1 / norm_type) over all elements of all gradients, the largest |g| for
-    ``math.inf``; the same bits in every run. The gradients are multiplied by min(1, max_norm / (norm + 1e-6)) on their
-    device, without waiting for it. Parameters without a gradient do not count; the norm of none is 0. Method: Pascanu,
-    Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013.
+    ``math.inf`` or "inf"; the same bits in every run. The gradients are multiplied by min(1, max_norm / (norm + 1e-6))
+    on their device, without waiting for it. Parameters without a gradient do not count; the norm of none is 0. Method:
+    Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013.
 
     Raises ValueError for a negative or NaN ``max_norm`` and a ``norm_type`` that is not above 0, and RuntimeError,
     where ``error_if_nonfinite``, for a norm that is infinite or NaN; nothing is changed then.
@@ -68,7 +68,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 
 def get_total_norm(
-    tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False
+    tensors: Tensor | Iterable[Tensor], norm_type: float | str = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
     """The norm of all elements of ``tensors`` together, a tensor without axes; see :func:`clip_grad_norm_`."""
     found = _tensors("get_total_norm", tensors)
@@ -112,7 +112,9 @@ def _to_write(tensor: Tensor) -> Array:
         return layout.memory_view(tensor.data)
 
 
-def _total_norm(function: str, tensors: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> Tensor:
+def _total_norm(function: str, tensors: list[Tensor], norm_type: float | str, error_if_nonfinite: bool) -> Tensor:
+    if norm_type == "inf":
+        norm_type = math.inf
     if not isinstance(norm_type, (int, float)) or not norm_type > 0:
         raise ValueError(f"{function}: norm_type must be a number above 0, got {norm_type!r}")
     norms = []
