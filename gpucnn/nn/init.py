@@ -182,13 +182,16 @@ def orthogonal_(tensor: T, gain: float = 1.0, generator: Generator | None = None
     classical compact groups", 2007), in float64. Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics
     of learning in deep linear neural networks", 2013. Raises ValueError for fewer than two axes.
     """
+    from gpucnn.backends.numpy.threads import single_blas_thread  # not with the package: it reads GPUCNN_THREADS
+
     if len(tensor.shape) < 2:
         raise ValueError(f"orthogonal_: the tensor must have at least two axes, got shape {tuple(tensor.shape)}")
     if 0 in tensor.shape:
         return tensor
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
     drawn = random.normal((rows, columns), _next_key(generator)).astype(np.float64)
-    q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
+    with single_blas_thread:  # several give other bits
+        q, r = np.linalg.qr(drawn.T if rows < columns else drawn)
     q = q * np.where(np.diag(r) < 0.0, -gain, gain)
     return _assign(tensor, (q.T if rows < columns else q).reshape(tensor.shape))
 

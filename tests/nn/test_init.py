@@ -103,6 +103,16 @@ def test_orthogonal_matrices(shape: tuple[int, ...], dtype: type) -> None:
     np.testing.assert_allclose(wide @ wide.T, 9.0 * np.eye(len(wide)), atol=9 * 4 * np.finfo(dtype).eps)
 
 
+def test_an_orthogonal_matrix_does_not_depend_on_the_threads_of_blas() -> None:
+    from threadpoolctl import threadpool_limits
+
+    drawn = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            drawn.append(init.orthogonal_(gpucnn.empty(350, 300, device="cpu", dtype=np.float64), 1.0, Generator(3)))
+    np.testing.assert_array_equal(drawn[0].numpy(), drawn[1].numpy())
+
+
 def test_all_orthogonal_matrices_are_equally_likely() -> None:
     """Of 2 x 2 ones half are turns and half mirrors, at any angle; without the choice of signs it is not so."""
     drawn = [init.orthogonal_(gpucnn.empty(2, 2, device="cpu"), generator=Generator(i)).numpy() for i in range(400)]
