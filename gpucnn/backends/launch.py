@@ -241,7 +241,9 @@ def _struct_binder(where: str, parameter: Parameter) -> Binder:
         packed = np.zeros((), parameter.dtype)
         for name, value in zip(names, values, strict=True):
             dtype = parameter.dtype[name]
-            if dtype.kind != "f" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+            limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+            least, most = dtype.type(limits.min).item(), dtype.type(limits.max).item()
+            if math.isfinite(value) and not least <= value <= most:
                 raise ValueError(f"{where} ({parameter.c_type}): field {name} = {value} does not fit {dtype}")
             packed[name] = value
         packed.flags.writeable = False

@@ -19,6 +19,8 @@ extern "C" __global__ void __launch_bounds__(128) arrays(IN float* __restrict__ 
 {} extern "C" __global__ void longs(OUT long long* y) {} extern "C" __global__ void table(INOUT float* const*
 __restrict__ xs) {} extern "C" __global__ void scalars(int i, unsigned u, unsigned char c, long long l, unsigned long
 long ul, float f) {} extern "C" __global__ void geometry(Conv2dGeometry g) {}
+struct Mixed { int a; float b; };
+extern "C" __global__ void mixed(Mixed m) {}
 """
 
 
@@ -179,18 +181,22 @@ def test_a_struct_is_one_element_with_the_bytes_of_its_fields(launch, engine) ->
         launch("k.cu", "geometry", 1, 1, (1, 2))
 
 
-def test_structs_with_wrong_fields(launch) -> None:
+def test_structs_with_wrong_fields(launch, engine) -> None:
     class Struct:
-        def __init__(self, *values: int) -> None:
+        def __init__(self, *values: float) -> None:
             self.values = values
 
-        def as_struct(self) -> tuple[int, ...]:
+        def as_struct(self) -> tuple[float, ...]:
             return self.values
 
     with pytest.raises(TypeError, match="has 18 fields, got 2 values"):
         launch("k.cu", "geometry", 1, 1, Struct(1, 2))
     with pytest.raises(ValueError, match="field N = 2147483648 does not fit int32"):
         launch("k.cu", "geometry", 1, 1, Struct(2**31, *range(17)))
+    with pytest.raises(ValueError, match=r"field b = 1e\+39 does not fit float32"):
+        launch("k.cu", "mixed", 1, 1, Struct(1, 1e39))
+    launch("k.cu", "mixed", 1, 1, Struct(1, float("inf")))
+    assert engine.ran[3][0]["b"] == np.inf
 
 
 @pytest.mark.parametrize(
