@@ -21,7 +21,7 @@
 // 16-byte aligned arrays and C % 4 == 0. Thread (x, y) owns column blockIdx.x * bx + x in every by-th row, so that
 // neighbouring threads read neighbouring memory and what belongs to a channel is read once. The finishing kernels have
 // blocks (8, 32) and grids of ceil(C / 8): thread (x, y) joins the slabs y, y + 32, ... of channel 8 blockIdx.x + x.
-// Threads meet in trees of a fixed shape: a result depends on the sizes alone.
+// Threads meet in trees of a fixed shape: a result depends on the sizes and on the instance alone.
 //
 // Numbers: differences from the mean are squared, never sums of squares subtracted. Values are taken relative to one
 // of the channel's, a few of them at a time have their mean subtracted, and these groups, then threads, then slabs

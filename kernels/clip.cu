@@ -15,14 +15,13 @@ __device__ __forceinline__ float norm_add(int kind, float sum, float value) {
     return value > sum || value != value ? value : sum;
 }
 
-// The sum (or the largest) of 256 threads' values, in thread 0.
-__device__ __forceinline__ float norm_of_block(int kind, float sum, float* values) {
+// values[0] becomes the sum (or the largest) of 256 threads' values; thread 0, which writes it, may read it at once.
+__device__ __forceinline__ void norm_of_block(int kind, float sum, float* values) {
     values[threadIdx.x] = sum;
     for (int half = 128; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) values[threadIdx.x] = norm_add(kind, values[threadIdx.x], values[threadIdx.x + half]);
     }
-    return values[0];
 }
 
 extern "C" __global__ void __launch_bounds__(256) norm_partials(
@@ -37,8 +36,8 @@ extern "C" __global__ void __launch_bounds__(256) norm_partials(
             const float x = fabsf(gradient[i]);
             sum = norm_add(kind, sum, kind == 2 ? x * x : kind == 3 ? powf(x, order) : x);
         }
-        const float total = norm_of_block(kind, sum, values);
-        if (threadIdx.x == 0) partial[chunk] = total;
+        norm_of_block(kind, sum, values);
+        if (threadIdx.x == 0) partial[chunk] = values[0];
         __syncthreads();  // before the next chunk's values
     }
 }
@@ -48,8 +47,11 @@ extern "C" __global__ void __launch_bounds__(256) norm_total(
     __shared__ float values[256];
     float sum = 0.0f;
     for (long long i = threadIdx.x; i < count; i += blockDim.x) sum = norm_add(kind, sum, partial[i]);
-    const float all = norm_of_block(kind, sum, values);
-    if (threadIdx.x == 0) total[0] = kind == 2 ? sqrtf(all) : kind == 3 ? powf(all, one_over_order) : all;
+    norm_of_block(kind, sum, values);
+    if (threadIdx.x == 0) {
+        const float all = values[0];
+        total[0] = kind == 2 ? sqrtf(all) : kind == 3 ? powf(all, one_over_order) : all;
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(256) scale_all(
