@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 
 def newest_run() -> Path:
-    """The run in runs/ that was written to last. Raises ValueError where there is none."""
+    """The run in runs/ that was written to last, those of ``--runs N`` among them. Raises ValueError where there is
+    none."""
     from gpucnn.training.run_folder import CHECKPOINT, RUNS
 
-    checkpoints = sorted(RUNS.glob(f"*/{CHECKPOINT}"), key=lambda file: file.stat().st_mtime)
+    found = [file for pattern in ("*", "*/seed-*") for file in RUNS.glob(f"{pattern}/{CHECKPOINT}")]
+    checkpoints = sorted(found, key=lambda file: file.stat().st_mtime)
     if not checkpoints:
         raise ValueError("there is no run in runs/ yet: train one with `gpucnn train`, or name one")
     return checkpoints[-1].parent

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gpucnn.training.config import Config
 from gpucnn.training.run import Summary, train
 from gpucnn.training.run_folder import RunFolder, check_output, default_path
 
+RESULTS = "runs.json"
 TIMER = (
     "first weights from data, all training steps with their batches, and the last evaluation; not the loading of the"
     " data, the making of the network, evaluations in between, checkpoints and pictures"
@@ -71,8 +73,8 @@ class Repeated:
         return "\n".join(
             [
                 f"{first.config.recipe or first.config.model} on {first.data} ({first.source}), device {first.device}:"
-                f" {len(self.summaries)} runs of {first.epochs} epochs, seeds {first.config.seed} to"
-                f" {self.summaries[-1].config.seed}",
+                f" {_counted('run', [len(self.summaries)])} of {_counted('epoch', [s.epochs for s in self.summaries])},"
+                f" seeds {first.config.seed} to {self.summaries[-1].config.seed}",
                 f"test accuracy{views}: mean {accuracy['mean']:.2%}{spread}",
                 f"time to that accuracy: mean {seconds['mean']:.2f} s a run{over}",
                 f"in the timer: {self._timer()}",
@@ -104,6 +106,12 @@ def _spread(values: list[float]) -> dict[str, float | None]:
     }
 
 
+def _counted(thing: str, numbers: Sequence[int]) -> str:
+    """1 epoch, 2 epochs, 2 to 5 epochs."""
+    least, most = min(numbers), max(numbers)
+    return f"{least if least == most else f'{least} to {most}'} {thing}{'s' if most != 1 else ''}"
+
+
 def repeat(
     config: Config,
     runs: int,
@@ -116,25 +124,31 @@ def repeat(
     of its own in ``out``, and runs.json, written anew after each, has the figures of all so far.
 
     Raises:
-        ValueError: fewer than one run, or none of an epoch. Besides, all that :func:`gpucnn.training.train` raises.
+        ValueError: fewer than one run, or none of an epoch.
+        FileExistsError: runs in the folder already, and they are not to be overwritten. Besides, all that :func:`gpucnn.training.train` raises.
     """
     if runs < 1 or config.epochs < 1:
         raise ValueError(f"repeat: expected at least one run of at least one epoch, got {runs} of {config.epochs}")
     progress = progress if progress is not None else Silent()
     folder = Path(out) if out is not None else default_path(f"{config.recipe or config.model}-x{runs}", "runs")
     check_output(folder)
-    places = [folder / f"seed-{config.seed + number}" for number in range(runs)]
+    configs = [dataclasses.replace(config, seed=config.seed + number) for number in range(runs)]
+    places = [folder / f"seed-{one.seed}" for one in configs]
     if not overwrite:
-        for place in places:
+        for place in (folder, *places):
             RunFolder(place).check_free()
+        if (folder / RESULTS).exists():
+            raise FileExistsError(
+                f"{folder}: there are runs in this folder: --overwrite replaces those of the same seeds and {RESULTS}"
+                " (from Python: overwrite=True), or name another folder"
+            )
     _warm_up(config)
     summaries: list[Summary] = []
-    for number, place in enumerate(places):
-        one = dataclasses.replace(config, seed=config.seed + number)
+    for number, (one, place) in enumerate(zip(configs, places, strict=True)):
         progress.message(f"run {number + 1} of {runs}, seed {one.seed}")
         summaries.append(train(one, out=place, overwrite=overwrite, progress=progress))
         result = Repeated(folder, tuple(summaries))
-        atomic_write(folder / "runs.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+        atomic_write(folder / RESULTS, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     return result
 
 

@@ -154,6 +154,12 @@ def test_eval_and_predict_take_the_newest_run(gpucnn: Command, tmp_path: Path) -
     assert gpucnn("eval").code == 0
 
 
+def test_the_newest_run_may_be_one_of_several_seeds(gpucnn: Command, tmp_path: Path) -> None:
+    done = gpucnn("train", *SHORT, "--runs", 2, "--out", tmp_path / "runs" / "two", "--quiet")
+    assert (done.code, done.out.count("standard deviation")) == (0, 2)
+    assert gpucnn("eval", "--no-pictures").out.startswith("lenet5 after 2 epochs")
+
+
 @pytest.mark.parametrize(
     ("size", "mode", "says"),
     [
