@@ -114,5 +114,9 @@ def epoch_line(record: dict[str, Any], epochs: int) -> str:
         parts.append(f"test accuracy {record['test_accuracy']:.2%}")
     if record["average_accuracy"] is not None:
         parts.append(f"with averaged weights {record['average_accuracy']:.2%}")
+    if record["tta_accuracy"] is not None:
+        parts.append(f"with views {record['tta_accuracy']:.2%}")
+    if record["val_accuracy"] is not None:
+        parts.append(f"validation accuracy {record['val_accuracy']:.2%}")
     parts.append(rate(record["examples_per_second"]))
     return f"epoch {record['epoch']}/{epochs}: {', '.join(parts)}"

@@ -43,6 +43,11 @@ class Callback:
     def on_evaluation_step(self, trainer: Trainer, done: int, total: int) -> None:
         """After every batch of an evaluation, ``done`` of ``total``."""
 
+    def stops(self, val_loss: float, val_accuracy: float) -> bool:
+        """Whether :meth:`on_epoch_end` will stop the run after an epoch with these figures of the validation part: its
+        evaluation is then the one with test-time augmentation. Asked before it, changes nothing."""
+        return False
+
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         """After an epoch's evaluation; ``trainer.epoch`` counts the epoch already."""
 

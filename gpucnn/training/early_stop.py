@@ -49,9 +49,16 @@ class EarlyStop(Callback):
             raise ValueError("EarlyStop: the run has no validation part to look at (val_split)")
         self._decide(trainer)  # of a run that is resumed
 
+    def stops(self, val_loss: float, val_accuracy: float) -> bool:
+        value = val_loss if self.monitor == "val_loss" else val_accuracy
+        return not self._better(value) and self.waited + 1 >= self.patience
+
+    def _better(self, value: float) -> bool:
+        return self.best is None or _SIGNS[self.monitor] * (value - self.best) > self.min_delta
+
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         value: float = getattr(record, self.monitor)
-        if self.best is None or _SIGNS[self.monitor] * (value - self.best) > self.min_delta:
+        if self._better(value):
             self.best, self.best_epoch, self.waited = value, record.epoch, 0
         else:
             self.waited += 1

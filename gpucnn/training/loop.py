@@ -239,7 +239,8 @@ class Trainer:
         try:
             val, weights, averaged = self._evaluated()
             self._evaluation_seconds = time.perf_counter() - started
-            with_views, tta_seconds = self._evaluated_with_views()
+            last = self.epoch + 1 >= self.epochs or (val is not None and self._stops(val))
+            with_views, tta_seconds = self._evaluated_with_views() if last else (None, None)
         except NotFiniteError as error:
             raise TrainingError(
                 f"the loss of an evaluation became {error.value} after step {self.step} (epoch {self.epoch + 1})",
@@ -286,13 +287,17 @@ class Trainer:
         return val, weights, averaged
 
     def _evaluated_with_views(self) -> tuple[Metrics | None, float | None]:
-        """The test part after the last epoch, several views of each image, and the seconds that it took."""
-        if self.tta == "none" or self.test_loader is None or self.epoch + 1 < self.epochs:
+        """The test part with several views of each image, and the seconds that it took."""
+        if self.tta == "none" or self.test_loader is None:
             return None, None
         started = time.perf_counter()
         rounds = _Rounds(self, [self.test_loader])
         with self._averaged_weights():
             return _evaluate(self.model, self.test_loader, rounds.watch, self.tta), time.perf_counter() - started
+
+    def _stops(self, val: Metrics) -> bool:
+        """Whether a callback will end the run after this epoch."""
+        return any(callback.stops(val.loss, val.accuracy) for callback in self.callbacks)
 
     def _averaged_weights(self) -> Any:
         return self.average.applied() if self.average is not None else nullcontext()

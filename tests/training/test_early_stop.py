@@ -111,6 +111,14 @@ def test_a_run_stops_says_why_and_stays_stopped(tmp_path):
     assert longer.epochs == 5 and "in 4 epochs" in str(longer.stopped)
 
 
+def test_a_run_that_stops_is_evaluated_with_views_as_one_that_ends(tmp_path):
+    stopped = training.train(small(**STILL, early_stop=2, tta="mirror"), out=tmp_path / "stopped")
+    ended = training.train(small(**{**STILL, "epochs": 3}, tta="mirror"), out=tmp_path / "ended")
+    assert stopped.stopped is not None and stopped.last is not None and ended.last is not None
+    assert stopped.last.tta_accuracy == ended.last.tta_accuracy is not None
+    assert [row["tta_accuracy"] is None for row in lines(tmp_path / "stopped")] == [True, True, False]
+
+
 def test_the_count_survives_a_crash(tmp_path):
     class Crash(training.Silent):
         def start_epoch(self, epoch, *_) -> None:
