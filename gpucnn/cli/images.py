@@ -26,6 +26,10 @@ def set_name(data: str) -> str:
 def wanted_image(data: str, model: Module) -> tuple[int, bool]:
     """The side of the images that a network trained on `data` wants, and whether they are grey; for a data set that is
     not known here, as the network takes them."""
+    from gpucnn.data.image_folder import SIZE
+
+    if data.partition(":")[0].lower() == "folder":
+        return SIZE, False
     shape = model.input_shape
     return SIDES.get(data, min(shape[1:])), data in GREY or (data not in SIDES and shape[0] == 1)
 

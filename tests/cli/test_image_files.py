@@ -157,6 +157,29 @@ def test_a_set_has_one_name_however_it_is_written():
     ]  # fmt: skip
 
 
+def test_predict_sees_a_folders_pictures_as_training_did(gpucnn: Callable[..., Done], tmp_path: Path) -> None:
+    """The lecture network takes 24x24 out of 32x32, not a picture that was made smaller."""
+    from gpucnn import data, training
+    from gpucnn.training.predictions import predict
+
+    rng = np.random.default_rng(3)
+    for part, count in (("train", 4), ("test", 2)):
+        for kind in ("cat", "eel fish"):
+            (tmp_path / "set" / part / kind).mkdir(parents=True)
+            for i in range(count):
+                image = Image.fromarray(rng.integers(0, 256, (48, 60, 3), dtype=np.uint8))
+                image.save(tmp_path / "set" / part / kind / f"{i}.png")
+    name = f"folder:{tmp_path / 'set'}"
+    assert gpucnn("train", "--data", name, "--batch-size", 4, "--epochs", 1, "--lr", 0.5, "--out", "run").code == 0
+    files = sorted((tmp_path / "set" / "test").glob("*/*.png"))
+    told = gpucnn("predict", *files, "--run", "run", "--top", 2, "--quiet").out.splitlines()
+    loaded = training.load_run("run")
+    rows = predict(loaded.model, loaded.test_loader(data.create(name, train=False))).probabilities
+    for line, row in zip(told, rows, strict=True):
+        likeliest = ", ".join(f"{loaded.classes[i]} {row[i]:.1%}" for i in np.argsort(-row))
+        assert line.endswith(f": {likeliest}")
+
+
 def test_a_bad_file_among_many_is_reported_and_the_rest_predicted(
     gpucnn: Callable[..., Done], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
