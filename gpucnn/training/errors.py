@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         super().__init__(
             f"stopped by {name} after step {step}; the checkpoint is saved,"
-            f" go on with: gpucnn train --resume {checkpoint.parent}"
+            f" go on with: gpucnn train --resume {shlex.quote(str(checkpoint.parent))}"
         )
         self.signum = signum
         self.step = step

@@ -125,7 +125,8 @@ def repeat(
 
     Raises:
         ValueError: fewer than one run, or none of an epoch.
-        FileExistsError: runs in the folder already, and they are not to be overwritten. Besides, all that :func:`gpucnn.training.train` raises.
+        FileExistsError: runs in the folder already, and they are not to be overwritten.
+        Besides, all that :func:`gpucnn.training.train` raises.
     """
     if runs < 1 or config.epochs < 1:
         raise ValueError(f"repeat: expected at least one run of at least one epoch, got {runs} of {config.epochs}")
