@@ -11,6 +11,8 @@ from gpucnn.functional.convolution import image_memory, image_tensor
 from gpucnn.geometry import AdaptivePool2dGeometry, Padding, Pair, Pool2dGeometry, check_output_length
 from gpucnn.tensor import Tensor
 
+MOST_PLACES = 2**31  # the place of an adaptive window's maximum in its image is kept as an int32
+
 
 class MaxPool2d(Function):
     """The maximum of each window; backward sends each gradient to the first maximum of its window."""
@@ -163,6 +165,8 @@ def _adaptive(operator: str, input: Tensor, output_size: Any, return_indices: bo
     if "max" in operator:
         if fixed is not None:
             return MaxPool2d.apply(input, fixed, data_format)
+        if g.H * g.W > MOST_PLACES:
+            raise ValueError(f"{operator}: input of {g.H} x {g.W} has more than {MOST_PLACES} pixels")
         return AdaptiveMaxPool2d.apply(input, g, data_format)
     if fixed is not None:
         return AvgPool2d.apply(input, fixed, True, None, data_format)

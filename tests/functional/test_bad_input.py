@@ -10,6 +10,7 @@ import pytest
 
 import gpucnn
 import gpucnn.functional as F
+from gpucnn.functional import pooling
 
 
 def zeros(*shape: int, dtype: Any = np.float32, device: str = "cpu") -> Any:
@@ -338,3 +339,11 @@ def test_no_gpu_is_an_error_with_its_reason() -> None:
         pytest.skip("a GPU is here, so cuda works")
     with pytest.raises(RuntimeError, match=r"(?i)driver|cupy|device"):
         gpucnn.zeros(2, device="cuda")
+
+
+def test_adaptive_max_pooling_refuses_images_whose_places_fit_no_int32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pooling.MOST_PLACES == 2**31
+    monkeypatch.setattr(pooling, "MOST_PLACES", 34)
+    F.adaptive_max_pool2d(gpucnn.zeros(1, 1, 5, 6, device="cpu"), 4)
+    with pytest.raises(ValueError, match="adaptive_max_pool2d: input of 5 x 7 has more than 34 pixels"):
+        F.adaptive_max_pool2d(gpucnn.zeros(1, 1, 5, 7, device="cpu"), 4)
