@@ -14,6 +14,8 @@
 #define OUT       // every element is written, by exactly one thread, and none is read before
 #define INOUT     // read and written
 
+constexpr int INFINITY_BITS = 0x7F800000, NAN_BITS = 0x7FFFFFFF;  // NVRTC has no <math.h> with INFINITY and NAN
+
 // The least integer that is not below a / b, for a >= 0 and b > 0.
 template <typename T>
 __host__ __device__ constexpr T ceil_div(T a, T b) {

@@ -18,7 +18,6 @@
 #include "common.cuh"
 
 constexpr int FAULT_WORDS = 8;
-constexpr int INFINITY_BITS = 0x7F800000, NAN_BITS = 0x7FFFFFFF;  // NVRTC has no <math.h> with INFINITY and NAN
 
 __device__ __noinline__ void record_fault(
     INOUT unsigned long long* fault, unsigned long long launch, long long row, long long label) {

@@ -2,8 +2,6 @@
 
 #pragma once
 
-constexpr int INFINITY_BITS = 0x7F800000;  // NVRTC has no <math.h> with INFINITY and NAN
-
 // Four channels, or one, with one name for their lanes.
 template <int V>
 struct Lanes;
