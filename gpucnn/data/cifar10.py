@@ -183,7 +183,8 @@ def read_python(
         raise DataError(f"{where}: expected {count} labels, found {len(labels)}")
     bad = next((i for i, label in enumerate(labels) if not 0 <= label < classes), None)
     if bad is not None:  # before NumPy sees it: the number may not fit an int64
-        raise DataError(f"{where}: label {labels[bad]} of example {bad} is out of range, expected 0 to {classes - 1}")
+        label = pickles.shown(labels[bad])
+        raise DataError(f"{where}: label {label} of example {bad} is out of range, expected 0 to {classes - 1}")
     return pixels, np.array(labels, dtype=np.int64)
 
 
