@@ -187,6 +187,17 @@ def test_plateaus() -> None:
     assert scheduler.best == 1.0 and scheduler.in_cooldown and scheduler.last_epoch == 7
 
 
+def test_a_plateau_waits_again_after_a_reduction_and_makes_none_that_is_too_small() -> None:
+    optimizer = make_optimizer()
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=1, eps=0.6 * RATES[0])
+    seen = []
+    for _ in range(6):
+        scheduler.step(1.0)
+        seen.append(rates(scheduler))
+    assert [first for first, _ in seen] == [RATES[0]] * 6
+    assert [second / RATES[1] for _, second in seen] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
 @pytest.mark.parametrize(
     ("mode", "threshold_mode", "better", "worse"),
     [("min", "rel", 0.89, 0.91), ("max", "rel", 1.11, 1.09), ("min", "abs", 0.89, 0.91), ("max", "abs", 1.11, 1.09)],

@@ -165,6 +165,19 @@ def test_one_batch_for_each_shape_and_set_of_options(device: str, monkeypatch: p
     assert batches[::3] == [(3, 8, 18), (1, 4, 6), (1, 4, 6), (1, 1, 5), (1, 1, 5), (1, 3, 3)]
 
 
+def test_groups_of_other_coefficients_go_their_own_way() -> None:
+    start, gradients = arrays(0, [(3, 5)] * 2), arrays(1, [(3, 5)] * 2)
+    together, alone = parameters_of(start), parameters_of(start)
+    groups = [{"params": together[0]}, {"params": together[1], "ns_coefficients": (1.5, -0.5, 0.0)}]
+    give(together, gradients)
+    give(alone, gradients)
+    optim.Muon(groups).step()
+    optim.Muon(alone[:1]).step()
+    optim.Muon(alone[1:], ns_coefficients=(1.5, -0.5, 0.0)).step()
+    for a, b in zip(together, alone, strict=True):
+        assert np.array_equal(a.numpy(), b.numpy())
+
+
 def test_a_filter_has_the_same_bits_in_a_batch_as_alone() -> None:
     values, gradients = arrays(0, [(70, 40, 3, 3)] * 3), arrays(1, [(70, 40, 3, 3)] * 3)
     together, alone = parameters_of(values), parameters_of(values)

@@ -80,6 +80,14 @@ def test_images_without_contrast_give_finite_filters() -> None:
     assert np.isfinite(filters).all() and np.abs(filters).max() <= 1 / np.sqrt(5e-4)
 
 
+def test_an_eigenvalue_of_0_that_comes_out_a_little_below_it_gives_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of images whose channels are the same do, on some machines."""
+    eigh = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (eigh(matrix)[0] * 0.0 - 1e-17, eigh(matrix)[1]))
+    filters = whitening_filters(smooth_images(2, 3, 4, 4), eps=1e-20)
+    np.testing.assert_allclose((filters.reshape(24, 12) ** 2).sum(1), 1e20)  # vectors of length 1 over sqrt(eps)
+
+
 @pytest.mark.parametrize("shape", [(3, 4, 4), (0, 3, 4, 4), (2, 3, 1, 4), (2, 3, 4, 1)])
 def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"whitening_filters: images must be \(N, C, H, W\) of at least 2 x 2 pixels"):
