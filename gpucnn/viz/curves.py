@@ -155,9 +155,9 @@ def _number(value: float, what: str) -> str:
 
 
 def _result(epochs: Records) -> str:
-    """The last epoch's accuracy and what it is of, for a legend: the curve furthest down in KINDS that there is."""
+    """The last epoch's accuracy and what it is of, for a legend: the kind furthest down in KINDS that it has."""
     for kind in reversed(KINDS):
-        xs, ys = _points(epochs, f"{kind.key}_accuracy", "accuracy")
+        xs, ys = _points(epochs[-1:], f"{kind.key}_accuracy", "accuracy")
         if xs:
             return f": {_number(ys[-1], 'accuracy')} after epoch {xs[-1]:g} ({kind.label})"
     return ""

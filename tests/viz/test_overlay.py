@@ -56,6 +56,15 @@ def test_every_run_has_a_colour_and_every_kind_of_curve_a_style(tmp_path, figure
         assert (image.format, image.size) == ("PNG", (1020, 1032))
 
 
+def test_a_run_that_went_on_is_named_by_its_last_epoch(tmp_path, figures):
+    """Views were taken after epoch 2, where it first ended."""
+    earlier = [{**epochs(2)[-1], "tta_accuracy": 0.9}]
+    curves.overlay({"longer": ([], [*epochs(1), *earlier, *epochs(3)[2:]])}, tmp_path / "a.png")
+    (figure,) = figures
+    (text,) = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert text.startswith("longer: ") and "after epoch 3" in text and "augmentation" not in text
+
+
 def test_a_picture_of_many_runs_still_draws_each(tmp_path, figures):
     curves.overlay({f"run {i}": ([], epochs(3, test_accuracy=0.1 * i)) for i in range(9)}, tmp_path / "curves.png")
     looks = {(line.get_color(), line.get_marker()) for line in figures[0].axes[1].lines if line.get_marker() != "None"}
