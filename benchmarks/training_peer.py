@@ -61,13 +61,14 @@ class Peer:
         limits = (config.train_images, config.test_images)
         train, test = data.find(config.data, config.data_dir, print, config.default_data, limits)
         random.manual_seed(config.seed)
-        ours = models.create(config.model, num_classes=len(train.classes), device="cpu")
+        self.ours = ours = models.create(config.model, num_classes=len(train.classes), device="cpu")
         part, held_out = build.split(train, config.val_split, config.seed)
-        self.loaders = build.loaders(config, ours, part, held_out, test)
+        self.parts = part, held_out, test
+        self.loaders = build.loaders(config, ours, *self.parts)
         build.start_from_data(ours, part, "cpu")
         self.network = NETWORKS[config.model](len(train.classes))
         self.network.load_state_dict(
-            {name: torch.from_numpy(value.numpy().copy()) for name, value in ours.state_dict().items()}
+            {name: torch.from_numpy(value.numpy()) for name, value in ours.state_dict().items()}
         )
         draws = torch.Generator().manual_seed(0)
         with torch.no_grad():

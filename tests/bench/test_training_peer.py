@@ -54,6 +54,21 @@ def test_first_steps_are_pytorchs(recipe: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("recipe", ["resnet9", "airbench94"])
+def test_every_step_from_the_same_weights_is_pytorchs(recipe: str) -> None:
+    """Six steps over the whole schedule, the whitening bias frozen after three of them."""
+    pytest.importorskip("torch")
+    from benchmarks import lockstep
+
+    sizes = {"data": "shapes", "train_images": 80, "test_images": 8, "batch_size": 40, "seed": 5}
+    changes = {"optimizer.whitening_bias.epochs": 1.5} if recipe == "airbench94" else {}
+    config = training.config_for(recipe=recipe, epochs=3, device="cpu", tta="none", **sizes, **changes)
+    result = lockstep.run(config, 50)
+    assert [step["step"] for step in result["steps"]] == [1, 2, 3, 4, 5, 6]
+    assert result["largest_difference"] < 1e-5 and 0 < result["largest_weights_difference"] < 1e-3
+
+
+@pytest.mark.peers
 def test_recipes_without_a_form_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from benchmarks import training_peer
