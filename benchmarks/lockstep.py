@@ -11,6 +11,7 @@ apart as gpucnn and PyTorch do when they are left alone (training_peer.py, --noi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,10 +64,13 @@ class Beside(Callback):
 
     def _update_difference(self, state: dict[str, torch.Tensor]) -> float:
         """|ours - theirs| / |theirs| over all trained weights after the step, in the Euclidean norm."""
-        square = lambda values: float(values.double().square().sum())  # noqa: E731
-        pairs = [(state[name], p) for name, p in self.peer.network.named_parameters() if p.requires_grad]
-        apart = sum(square(ours - theirs.detach()) for ours, theirs in pairs)
-        return (apart / sum(square(theirs.detach()) for _, theirs in pairs)) ** 0.5
+        pairs = [(state[name], p.detach()) for name, p in self.peer.network.named_parameters() if p.requires_grad]
+        apart = sum(_square(ours - theirs) for ours, theirs in pairs)
+        return (apart / sum(_square(theirs) for _, theirs in pairs)) ** 0.5
+
+
+def _square(values: torch.Tensor) -> float:
+    return float(values.double().square().sum())
 
 
 def run(config: Config, most_steps: int) -> dict[str, Any]:
@@ -89,10 +93,8 @@ def run(config: Config, most_steps: int) -> dict[str, Any]:
         label_smoothing=config.label_smoothing,
         log_steps=1,
     )
-    try:
+    with contextlib.suppress(EnoughSteps):
         trainer.run(config.epochs)
-    except EnoughSteps:
-        pass
     differences = [step["difference"] for step in beside.steps]
     return {
         "config": config.to_dict(),
