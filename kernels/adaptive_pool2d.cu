@@ -168,12 +168,12 @@ extern "C" __global__ void __launch_bounds__(256, 4) adaptive_max_pool2d_forward
     max_forward<4>(x, y, index, g);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) adaptive_max_pool2d_backward(
+extern "C" __global__ void __launch_bounds__(256, 3) adaptive_max_pool2d_backward(
     IN float* __restrict__ dy, IN int* __restrict__ index, OUT float* __restrict__ dx, AdaptivePool2dGeometry g) {
     max_backward<1>(dy, index, dx, g);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) adaptive_max_pool2d_backward_vec4(
+extern "C" __global__ void __launch_bounds__(256, 3) adaptive_max_pool2d_backward_vec4(
     IN float4* __restrict__ dy, IN int4* __restrict__ index, OUT float4* __restrict__ dx, AdaptivePool2dGeometry g) {
     max_backward<4>(dy, index, dx, g);
 }

@@ -361,7 +361,7 @@ __device__ __forceinline__ void backward_rows(
 #pragma unroll
     for (int i = 0; i < V; ++i) scale.at[i] *= gain.at[i];
     const long long step = static_cast<long long>(gridDim.y) * blockDim.y;
-#pragma unroll 4
+#pragma unroll 2
     for (long long row = static_cast<long long>(blockIdx.y) * blockDim.y + threadIdx.y; row < rows; row += step) {
         const Column<T> value = Column<T>::load(x + row * columns + column);
         Column<T> gradient = Column<T>::load(dy + row * columns + column);
