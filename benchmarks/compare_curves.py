@@ -113,7 +113,8 @@ def draw(result: dict[str, Any], target: Path) -> None:
     """The losses above each other, their difference, and the accuracies by epoch, as a PNG."""
     from gpucnn.viz.figure import BLUE, GREY, VERMILLION, picture
 
-    epochs, config = result["epochs"], result["config"] or {}
+    config = result["config"] or {}
+    epochs = result["epochs"] if len(result["epochs"]) > 1 else []  # one point is no curve
     with picture(target, 7.5, 9.0 if epochs else 6.0) as figure:
         panels = figure.subplots(3 if epochs else 2, 1)
         ours, theirs = result["losses"]["gpucnn"], result["losses"]["PyTorch"]
