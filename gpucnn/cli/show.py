@@ -93,6 +93,7 @@ def _likeliest(logits: NDArray[np.float32], classes: tuple[str, ...], top: int =
     """The likeliest classes and their probabilities."""
     import numpy as np
 
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    shares = powers / powers.sum()
+    from gpucnn.training.predictions import probabilities
+
+    shares = probabilities(logits)
     return ", ".join(f"{classes[i]} {shares[i]:.1%}" for i in np.argsort(-shares, kind="stable")[:top])

@@ -33,11 +33,13 @@ def fit(
     seed: int | None = None,
     val: DataLoader | Dataset | None = None,
     augmentation: Mapping[str, Any] | None = None,
+    init_from_data: bool = True,
     **options: Any,
 ) -> list[EpochRecord]:
     """Trains ``model`` in one call and returns a record for each epoch. Nothing is written; callbacks can.
 
-    A model whose first weights come from data (``init_from_data``) gets them from ``train`` where it is a data set.
+    A model whose first weights come from data (airbench94's whitening) gets them from ``train`` where it is a data set;
+    ``init_from_data=False`` keeps those of a network that was trained before.
 
     Args:
         model: the network, on its device.
@@ -69,7 +71,7 @@ def fit(
 
     batches = loader(train, training=True)
     assert batches is not None
-    if isinstance(train, Dataset):
+    if init_from_data and isinstance(train, Dataset):
         start_from_data(model, train, device)
     if optimizer is None:
         groups = model.parameter_groups() if hasattr(model, "parameter_groups") else model.parameters()

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 from gpucnn import random
-from gpucnn.autograd import no_grad
 from gpucnn.data import DataLoader
 from gpucnn.functional import cross_entropy
 from gpucnn.nn import Module
@@ -397,22 +396,17 @@ def _evaluate(
     model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None, tta: str = "none"
 ) -> Metrics:
     totals, pending = Metrics(), Pending()
-    training = model.training
-    model.eval()
-    try:
-        with no_grad(), closing(iter(loader)) as batches:
-            for k, (images, labels) in enumerate(batches, start=1):
-                logits = views.logits(model, images, tta)
-                if k == 1:
-                    _check_classes(logits, loader)
-                pending.add(cross_entropy(logits, labels), logits, labels)
-                if len(pending) == READ_STEPS_CUDA or k == len(loader):
-                    for result in pending.read():
-                        totals.add(*result)
-                if watch is not None:
-                    watch(k, len(loader))
-    finally:
-        model.train(training)
+    with views.evaluation_mode(model), closing(iter(loader)) as batches:
+        for k, (images, labels) in enumerate(batches, start=1):
+            logits = views.logits(model, images, tta)
+            if k == 1:
+                _check_classes(logits, loader)
+            pending.add(cross_entropy(logits, labels), logits, labels)
+            if len(pending) == READ_STEPS_CUDA or k == len(loader):
+                for result in pending.read():
+                    totals.add(*result)
+            if watch is not None:
+                watch(k, len(loader))
     return totals
 
 

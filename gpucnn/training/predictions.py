@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpucnn
-from gpucnn.autograd import no_grad
 from gpucnn.data import DataLoader
 from gpucnn.nn import Module
 from gpucnn.tensor import Tensor
 from gpucnn.training import views as _views
-
-READ_BATCHES = 20  # logits stay on the device for so many batches: fetching them waits for it
+from gpucnn.training.loop import READ_STEPS_CUDA
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,7 @@ class Predictions:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """The softmax of the logits, (N, classes)."""
-        powers = np.exp(self._shifted())
-        return powers / powers.sum(axis=1, keepdims=True)
+        return probabilities(self.logits)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -40,7 +37,7 @@ class Predictions:
     @property
     def loss(self) -> float:
         """The mean cross-entropy."""
-        shifted = self._shifted()
+        shifted = _shifted(self.logits)
         of_label = np.take_along_axis(shifted, self.labels[:, None], axis=1)[:, 0]
         return float((np.log(np.exp(shifted).sum(axis=1)) - of_label).mean())
 
@@ -49,10 +46,17 @@ class Predictions:
         """The part of the images whose prediction is their label, in [0, 1]."""
         return float((self.predicted == self.labels).mean())
 
-    def _shifted(self) -> NDArray[np.float64]:
-        """The logits in float64, the largest of each row 0."""
-        logits = self.logits.astype(np.float64)
-        return logits - logits.max(axis=1, keepdims=True)
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The softmax of logits (..., classes) over their last axis, in float64."""
+    powers = np.exp(_shifted(logits))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _shifted(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The logits in float64, the largest of each row 0."""
+    wide = logits.astype(np.float64)
+    return np.asarray(wide - wide.max(axis=-1, keepdims=True))
 
 
 def predict(
@@ -73,20 +77,15 @@ def predict(
     logits: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
     pending: list[tuple[Tensor, Tensor]] = []
-    training = model.training
-    model.eval()
-    try:
-        with no_grad(), closing(iter(loader)) as batches:
-            for k, (images, truth) in enumerate(batches, start=1):
-                pending.append((_views.logits(model, images, views), truth))
-                if len(pending) == READ_BATCHES or k == len(loader):
-                    logits.append(gpucnn.cat([row for row, _ in pending]).numpy().astype(np.float32))
-                    labels.append(gpucnn.cat([row for _, row in pending]).numpy().astype(np.int64))
-                    pending = []
-                if watch is not None:
-                    watch(k, len(loader))
-    finally:
-        model.train(training)
+    with _views.evaluation_mode(model), closing(iter(loader)) as batches:
+        for k, (images, truth) in enumerate(batches, start=1):
+            pending.append((_views.logits(model, images, views), truth))
+            if len(pending) == READ_STEPS_CUDA or k == len(loader):
+                logits.append(gpucnn.cat([row for row, _ in pending]).numpy().astype(np.float32))
+                labels.append(gpucnn.cat([row for _, row in pending]).numpy().astype(np.int64))
+                pending = []
+            if watch is not None:
+                watch(k, len(loader))
     found = Predictions(np.concatenate(logits), np.concatenate(labels))
     bad = np.flatnonzero(~np.isfinite(found.logits).all(axis=1))
     if bad.size:

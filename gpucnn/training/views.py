@@ -6,13 +6,29 @@ down-right over a reflected border; the untranslated pair weighs as much as the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gpucnn import layout
+from gpucnn.autograd import no_grad
 from gpucnn.nn import Module
 from gpucnn.tensor import Tensor
 
 VIEWS = {"none": 1, "mirror": 2, "six": 6}
+
+
+@contextmanager
+def evaluation_mode(model: Module) -> Iterator[None]:
+    """Within it ``model`` is in evaluation mode and nothing is recorded; after it, also after an exception, the mode is
+    what it was."""
+    training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def logits(model: Module, images: Tensor, views: str = "none") -> Tensor:

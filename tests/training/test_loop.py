@@ -294,6 +294,14 @@ def test_fit_makes_loaders_of_data_sets():
     assert records[0].step == 4 and 0 <= records[0].test_accuracy <= 1
 
 
+@pytest.mark.parametrize("anew", [True, False])
+def test_fit_whitens_anew_unless_told_not_to(anew):
+    model = models.create("airbench94", device="cpu", widths=(4, 4, 4))
+    before = model.whiten.weight.numpy()
+    training.fit(model, Shapes(count=16), batch_size=16, lr=0.0, seed=2, init_from_data=anew)
+    assert np.array_equal(model.whiten.weight.numpy(), before) != anew
+
+
 def test_pending_results_are_right_batch_by_batch():
     generator = np.random.default_rng(0)
     pending, expected = Pending(), []
