@@ -49,7 +49,9 @@ def picture_folder(checkpoint: Path, out: Path | None) -> Path:
     cannot be made or written."""
     import os
 
-    folder = out if out is not None else checkpoint.parent / "pictures"
+    from gpucnn.training.run_folder import RunFolder
+
+    folder = out if out is not None else RunFolder(checkpoint.parent).pictures
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
