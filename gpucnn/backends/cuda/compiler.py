@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpucnn import settings
+from gpucnn.backends.cuda import shipped
 from gpucnn.backends.cuda.cache import Entry, KernelCache
 from gpucnn.backends.declarations import includes, kernel_sources, source_path
 
@@ -96,20 +97,23 @@ def compile_all(
     cache: KernelCache | None = None,
     threads: int | None = None,
     check: bool = True,
+    to_ship: bool = False,
 ) -> Report:
     """Compile kernels for architectures, on any machine with CuPy and NVRTC: no GPU and no driver are needed.
 
     ``arch`` is one or several of 80, "80", "sm_80", "90a", ...; None means :data:`ARCHITECTURES`. ``sources`` are
     ``.cu`` files, by default all of the package's. Architectures that this NVRTC does not build are named in
-    ``Report.left_out``. Raises ValueError for what is not an architecture, and CompileError where ``check`` is true
-    and a source fails, after the others are done.
+    ``Report.left_out``. ``to_ship`` names the images as a wheel holds them, and takes none from there. Raises
+    ValueError for what is not an architecture, and CompileError where ``check`` is true and a source fails, after the
+    others are done.
     """
     started = time.perf_counter()
     nvrtc = load_nvrtc()
     wanted = architectures(arch)
     buildable = [a for a in wanted if _buildable(a, nvrtc.getSupportedArchs())]
     programs = [Program.read(source) for source in (kernel_sources() if sources is None else sources)]
-    built = build([(program, a) for a in buildable for program in programs], cache or KernelCache(), threads)
+    jobs = [(program, a) for a in buildable for program in programs]
+    built = build(jobs, cache or KernelCache(), threads, to_ship)
     left_out = tuple(a for a in wanted if a not in buildable)
     report = Report(nvrtc_version(), time.perf_counter() - started, left_out, tuple(built))
     if check and report.failed:
@@ -138,12 +142,16 @@ def architecture_of(capability: tuple[int, int]) -> str:
 
     Otherwise the nearest lower minor version of the same major, whose cubins it runs, or "compute_N", PTX that the
     driver translates, for a GPU that is newer than this NVRTC. (CUDA C++ Programming Guide, "Binary Compatibility": not
-    between Tegra and other GPUs.) Raises CompileError for one that is too old.
+    between Tegra and other GPUs.) What the wheel ships needs no NVRTC. Raises CompileError for a GPU that is too old,
+    and where NVRTC is needed and missing.
     """
-    supported = sorted(load_nvrtc().getSupportedArchs())
     number = capability[0] * 10 + capability[1]
+    own = "90a" if number == 90 else str(number)
+    if own in shipped.architectures():
+        return own
+    supported = sorted(load_nvrtc().getSupportedArchs())
     if number in supported:
-        return "90a" if number == 90 else str(number)
+        return own
     below = [s for s in supported if s < number and s not in TEGRA]
     if not below:
         raise CompileError(
@@ -176,21 +184,32 @@ class Program:
 
     def cache_name(self, architecture: str) -> str:
         """The name of its compiled image: it changes with sources, options, NVRTC's version and architecture."""
-        parts = [str(RECORD_FORMAT), nvrtc_version(), *_options(architecture), self.name, self.text]
+        return self._name(architecture, nvrtc_version())
+
+    def shipped_name(self, architecture: str) -> str:
+        """The name of its image in a wheel: it changes with sources, options and architecture."""
+        return self._name(architecture, "any NVRTC")
+
+    def _name(self, architecture: str, nvrtc: str) -> str:
+        parts = [str(RECORD_FORMAT), nvrtc, *_options(architecture), self.name, self.text]
         parts += [part for header in self.headers for part in header]
         digest = hashlib.sha256(b"".join(f"{len(p)}:{p}".encode() for p in parts)).hexdigest()[:24]
         suffix = "ptx" if architecture.startswith("compute_") else "cubin"
         return f"{Path(self.name).stem}-{target_name(architecture)}-{digest}.{suffix}"
 
 
-def build(jobs: Sequence[tuple[Program, str]], cache: KernelCache, threads: int | None = None) -> list[Built]:
-    """Each program for its architecture, from the cache or from NVRTC, several at a time; the order is that of
-    ``jobs``."""
+def build(
+    jobs: Sequence[tuple[Program, str]], cache: KernelCache, threads: int | None = None, to_ship: bool = False
+) -> list[Built]:
+    """Each program for its architecture, from the wheel, the cache or NVRTC, several at a time; the order is that of
+    ``jobs``. ``to_ship``: see :func:`compile_all`."""
     results: list[Built | None] = [None] * len(jobs)
     missing = []
     for i, (program, architecture) in enumerate(jobs):
         try:
-            entry = cache.lookup(program.cache_name(architecture))
+            entry = None if to_ship else shipped.lookup(program.shipped_name(architecture), architecture)
+            if entry is None:
+                entry = cache.lookup(_image_name(program, architecture, to_ship))
         except OSError as error:
             results[i] = Built(program.name, architecture, None, False, 0.0, {}, (), str(error))
             continue
@@ -202,8 +221,12 @@ def build(jobs: Sequence[tuple[Program, str]], cache: KernelCache, threads: int 
     missing.sort(key=lambda i: -len(jobs[i][0].text))
     compiled = _in_threads([(jobs[i][0], _options(jobs[i][1])) for i in missing], threads)
     for i, (image, log, seconds) in zip(missing, compiled, strict=True):
-        results[i] = _store(*jobs[i], image, log, seconds, cache)
+        results[i] = _store(*jobs[i], image, log, seconds, cache, to_ship)
     return [result for result in results if result is not None]
+
+
+def _image_name(program: Program, architecture: str, to_ship: bool) -> str:
+    return program.shipped_name(architecture) if to_ship else program.cache_name(architecture)
 
 
 def _in_threads(
@@ -243,7 +266,13 @@ def _compile(nvrtc: Any, program: Program, options: tuple[str, ...]) -> tuple[by
 
 
 def _store(
-    program: Program, architecture: str, image: bytes | None, log: str, seconds: float, cache: KernelCache
+    program: Program,
+    architecture: str,
+    image: bytes | None,
+    log: str,
+    seconds: float,
+    cache: KernelCache,
+    to_ship: bool,
 ) -> Built:
     if image is None:
         return Built(program.name, architecture, None, False, seconds, {}, (), log)
@@ -256,7 +285,7 @@ def _store(
         "warnings": parse_warnings(log),
     }
     try:
-        entry = cache.store(program.cache_name(architecture), image, record)
+        entry = cache.store(_image_name(program, architecture, to_ship), image, record)
     except OSError as error:
         return Built(program.name, architecture, None, False, seconds, {}, (), str(error))
     return _from_entry(program, architecture, entry, cached=False)

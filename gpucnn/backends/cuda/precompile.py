@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gpucnn.backends.cuda import compiler, driver
+from gpucnn.backends.cuda import compiler, driver, shipped
 from gpucnn.backends.cuda.cache import KernelCache
 from gpucnn.backends.declarations import declarations, kernel_sources
 
@@ -100,7 +100,10 @@ def _state(source: str, architecture: str | None, cache: KernelCache) -> KernelS
     names: dict[str, compiler.KernelUsage | None] = dict.fromkeys(declarations(source))
     if architecture is None:
         return KernelState(source, None, "not compiled", names)
-    entry = cache.lookup(compiler.Program.read(source).cache_name(architecture))
+    program = compiler.Program.read(source)
+    entry = shipped.lookup(program.shipped_name(architecture), architecture)
+    if entry is None:
+        entry = cache.lookup(program.cache_name(architecture))
     if entry is not None:
         usage = {name: compiler.KernelUsage(**values) for name, values in entry.record["kernels"].items()}
         return KernelState(source, architecture, "compiled", {**names, **usage})
