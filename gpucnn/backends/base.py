@@ -144,16 +144,32 @@ class Backend(ABC):
         """dx, ``kept`` as silu_forward gave it."""
 
     @abstractmethod
-    def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
-        """y = x / scale**beta and scale = k + alpha / size * (sum of x*x over ``size`` channels), both like x.
+    def lrn_forward(
+        self, x: Array, size: int, alpha: float, beta: float, k: float, keep: bool
+    ) -> tuple[Array, Array | None]:
+        """y = x / scale**beta, scale = k + alpha / size * (sum of x*x over ``size`` channels); with ``keep`` also what
+        lrn_backward wants.
 
         x is (..., C), C-contiguous. The window of channel c is [c - size // 2, c + (size - 1) // 2], as in PyTorch.
+        What is kept is the device's choice: scale on ``cpu``, nothing (None) elsewhere, where backward computes it anew.
         """
 
     @abstractmethod
-    def lrn_backward(self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    def lrn_backward(
+        self,
+        dy: Array,
+        x: Array,
+        kept: Array | None,
+        size: int,
+        alpha: float,
+        beta: float,
+        k: float,
+        mask: bool = False,
+    ) -> Array:
         """dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows that hold the
         channel).
+
+        ``kept`` as lrn_forward gave it. ``mask``: dx = 0 where not x > 0, which is the backward of a ReLU that gave x.
         """
 
     @abstractmethod
@@ -168,9 +184,18 @@ class Backend(ABC):
 
     @abstractmethod
     def batch_norm_forward(
-        self, x: Array, statistics: BatchStatistics, weight: Array | None, bias: Array | None, eps: float
+        self,
+        x: Array,
+        statistics: BatchStatistics,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        activation: str | None = None,
     ) -> Array:
-        """y = (x - mean) / sqrt(var + eps) * weight + bias, by channel; x is (..., C), C-contiguous."""
+        """y = f((x - mean) / sqrt(var + eps) * weight + bias), by channel; x is (..., C), C-contiguous.
+
+        f is the identity, or by ``activation`` "relu", "gelu", "gelu_tanh" or "silu".
+        """
 
     @abstractmethod
     def batch_norm_backward(
@@ -182,12 +207,16 @@ class Backend(ABC):
         eps: float,
         training: bool,
         needs: tuple[bool, bool, bool],
+        bias: Array | None = None,
+        activation: str | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]:
         """dx (..., C), dweight (C,) and dbias (C,), each None where ``needs`` is false.
 
         dbias = sum of dy, dweight = sum of dy z with z = (x - mean) / sqrt(var + eps), and dx = weight / sqrt(var +
         eps) * dy; where ``training``, mean and variance were x's own, and dy - dbias / rows - z * dweight / rows stands
         in the place of dy there.
+
+        With an ``activation`` f, dy f'(z weight + bias) stands in the place of dy everywhere; z is computed anew from x.
         """
 
     @abstractmethod
@@ -232,6 +261,16 @@ class Backend(ABC):
         self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array, smoothing: float = 0.0
     ) -> Array:
         """dlogits (N, C) = dlosses[n] * (softmax(logits[n]) - (1 - smoothing) onehot(labels[n]) - smoothing / C)."""
+
+    @abstractmethod
+    def softmax_cross_entropy_step(
+        self, logits: Array, labels: Array, smoothing: float, factor: float
+    ) -> tuple[Array, Array, Array]:
+        """loss (1,), dlogits (N, C) and correct (1,) int32 of a training step, in one launch on a GPU.
+
+        loss = factor * (sum of the losses of softmax_cross_entropy_forward, in a fixed order); dlogits is its gradient;
+        correct counts the rows whose largest logit is the label's (the first of equals, NaN above all, as in argmax).
+        """
 
     # ---- indexing ----
 

@@ -28,7 +28,8 @@ class LocalResponseNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
         ctx.save_for_backward(x)
-        y, ctx.scale = x.backend.lrn_forward(_channels_last(x.data), size, alpha, beta, k)
+        keep = ctx.needs_input_grad[0]
+        y, ctx.kept = x.backend.lrn_forward(_channels_last(x.data), size, alpha, beta, k, keep)
         ctx.constants = size, alpha, beta, k
         return Tensor(_channels_second(y), x.device)
 
@@ -36,7 +37,7 @@ class LocalResponseNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         dy, x_data = _channels_last(grad.data), _channels_last(x.data)
-        dx = grad.backend.lrn_backward(dy, x_data, ctx.scale, *ctx.constants)
+        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, *ctx.constants)
         return Tensor(_channels_second(dx), grad.device), None, None, None, None
 
 

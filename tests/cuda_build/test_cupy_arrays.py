@@ -81,8 +81,8 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
     p = Pool2dGeometry.of((8, 64, 24, 24), 3, 2, 1)
     _, index = backend.max_pool2d_forward(x, p)
     backend.max_pool2d_backward(array(p.output_shape), index, p)
-    _, scale = backend.lrn_forward(x, 9, 1e-3, 0.75, 1.0)
-    backend.lrn_backward(x, x, scale, 9, 1e-3, 0.75, 1.0)
+    _, kept = backend.lrn_forward(x, 9, 1e-3, 0.75, 1.0, True)
+    backend.lrn_backward(x, x, kept, 9, 1e-3, 0.75, 1.0)
     weight = array((64,))
     statistics = backend.batch_norm_statistics(x, array((64,)), array((64,)), 0.1)
     backend.batch_norm_forward(x, statistics, weight, weight, 1e-5)
@@ -95,7 +95,7 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
     assert backend.engine.names == [
         "conv2d_fprop_64x64_vec4", "conv2d_fprop_64x64_vec4", "conv2d_dgrad_64x64_vec4",
         "conv2d_wgrad_64x128_vec4", "split_k_reduce", "column_sums", "column_sums",
-        "max_pool2d_forward_vec4", "max_pool2d_backward_vec4", "lrn_forward", "lrn_backward",
+        "max_pool2d_forward_vec4", "max_pool2d_backward_vec4", "lrn_forward", "lrn_forward", "lrn_backward",
         "batch_norm_statistics_vec4", "batch_norm_finish_statistics", "batch_norm_forward_vec4",
         "batch_norm_sums_vec4", "batch_norm_finish_sums", "batch_norm_backward_vec4", "dropout_vec4",
         "gemm_nt_64x64_vec4", "split_k_reduce", "cross_entropy_forward_long", "cross_entropy_backward_long",

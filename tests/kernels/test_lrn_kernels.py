@@ -15,7 +15,7 @@ from gpucnn.device import device
 from tests.kernels.arrays import exact_ends, host
 from tests.numpy_backend.geometries import normal, seeds
 from tests.support import reference
-from tests.support.tolerance import assert_close, check
+from tests.support.tolerance import check
 
 LECTURE = (9, 9 * 0.001 / 9.0, 0.75, 1.0)  # size, alpha, beta, k of the lecture network
 
@@ -25,13 +25,12 @@ def check_lrn(
 ) -> None:
     x, dy = 3 * normal(seed, shape, np.float32), normal(seed + 1, shape, np.float32)
     on_device = backend.from_host(x)
-    y, scale = backend.lrn_forward(on_device, size, alpha, beta, k)
-    exact = reference.lrn_forward(x, size, alpha, beta, k)
-    plain = reference.lrn_forward(x, size, alpha, beta, k, np.float32)
-    for name, actual, e, p in zip(("y", "scale"), (y, scale), exact, plain, strict=True):
-        assert_close(host(backend, actual), e.value, e.scale, p.value, what=name)
-    dx = backend.lrn_backward(backend.from_host(dy), on_device, scale, size, alpha, beta, k)
-    check(host(backend, dx), reference.lrn_backward, dy, x, None, size, alpha, beta, k)
+    y, kept = backend.lrn_forward(on_device, size, alpha, beta, k, True)
+    check(host(backend, y), lambda *a, dtype: reference.lrn_forward(*a, dtype=dtype)[0], x, size, alpha, beta, k)
+    dx = host(backend, backend.lrn_backward(backend.from_host(dy), on_device, kept, size, alpha, beta, k))
+    check(dx, reference.lrn_backward, dy, x, None, size, alpha, beta, k)
+    masked = host(backend, backend.lrn_backward(backend.from_host(dy), on_device, kept, size, alpha, beta, k, True))
+    np.testing.assert_array_equal(masked, np.where(x > 0, dx, 0))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 64), (3, 1), (2, 2, 2, 3), (4, 5), (7, 9), (5, 130), (0, 4), (2, 1500)])
@@ -50,11 +49,10 @@ def test_constants(backend: Any, size: int, alpha: float, beta: float, k: float)
 
 def test_a_window_far_wider_than_the_row(backend: Any) -> None:
     x, size = normal(1, (4, 6), np.float32), 2**31 - 1
-    y, scale = backend.lrn_forward(backend.from_host(x), size, size, 0.75, 1.0)  # every channel sees the whole row
+    y, kept = backend.lrn_forward(backend.from_host(x), size, size, 0.75, 1.0, True)  # every channel sees the row
     expected = 1 + (x.astype(np.float64) ** 2).sum(axis=1, keepdims=True) * np.ones(6)
-    np.testing.assert_allclose(host(backend, scale), expected, rtol=2e-6)
     np.testing.assert_allclose(host(backend, y), x / expected**0.75, rtol=4e-6)
-    dx = backend.lrn_backward(backend.from_host(x), backend.from_host(x), scale, size, size, 0.75, 1.0)
+    dx = backend.lrn_backward(backend.from_host(x), backend.from_host(x), kept, size, size, 0.75, 1.0)
     shared = (x * x * expected**-1.75).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(host(backend, dx), x * expected**-0.75 - 1.5 * x * shared, rtol=1e-5, atol=1e-6)
 
@@ -74,7 +72,7 @@ def test_a_block_walks_over_many_groups_of_rows(backend: Any, monkeypatch: pytes
 def test_values_that_are_not_finite_stay_in_their_windows(backend: Any) -> None:
     x = np.ones((1, 9), np.float32)
     x[0, 4] = np.nan
-    y = host(backend, backend.lrn_forward(backend.from_host(x), 3, 1.0, 0.75, 1.0)[0])
+    y = host(backend, backend.lrn_forward(backend.from_host(x), 3, 1.0, 0.75, 1.0, True)[0])
     np.testing.assert_array_equal(np.isnan(y[0]), [False] * 3 + [True] * 3 + [False] * 3)
 
 

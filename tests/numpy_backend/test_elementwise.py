@@ -56,7 +56,7 @@ def test_dropout_keeps_what_the_stream_says(size: int, dtype: Any, seed: int, p:
 
 def check_lrn(shape: tuple[int, ...], dtype: Any, seed: int, size: int, alpha: float, beta: float, k: float) -> None:
     x, dy = normal(seed, shape, dtype), normal(seed + 1, shape, dtype)
-    y, scale = backend.lrn_forward(x, size, alpha, beta, k)
+    y, scale = backend.lrn_forward(x, size, alpha, beta, k, True)
     check(y, lambda *a, dtype: reference.lrn_forward(*a, dtype=dtype)[0], x, size, alpha, beta, k, what="y")
     check(scale, lambda *a, dtype: reference.lrn_forward(*a, dtype=dtype)[1], x, size, alpha, beta, k, what="scale")
     dx = backend.lrn_backward(dy, x, scale, size, alpha, beta, k)
@@ -97,7 +97,7 @@ def test_lrn_of_values_that_are_not_finite() -> None:
     x[0, 50], x[1, 7], x[2, 64] = np.nan, np.inf, 3e30
     dy = normal(1, x.shape, np.float32)
     with np.errstate(all="ignore"):
-        y, scale = backend.lrn_forward(x, 5, 0.1, 0.75, 1.0)
+        y, scale = backend.lrn_forward(x, 5, 0.1, 0.75, 1.0, True)
         expected, expected_scale = reference.lrn_forward(x, 5, 0.1, 0.75, 1.0, dtype=np.float32)
         dx = backend.lrn_backward(dy, x, scale, 5, 0.1, 0.75, 1.0)
         expected_dx = reference.lrn_backward(dy, x, scale, 5, 0.1, 0.75, 1.0, dtype=np.float32)

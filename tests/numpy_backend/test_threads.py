@@ -43,7 +43,7 @@ def _operators() -> dict[str, Callable[[], Any]]:
     images, after = normal(6, pool.input_shape, np.float32), normal(7, pool.output_shape, np.float32)
     wide, tall = normal(8, (128, 2304), np.float32), normal(9, (384, 2304), np.float32)
     batch_statistics = backend.batch_norm_statistics(images, None, None, 0.1)
-    scale = backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0)[1]
+    scale = backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0, True)[1]
 
     def sgd() -> Any:
         parameter, momentum = images.copy(), images.copy()
@@ -78,7 +78,7 @@ def _operators() -> dict[str, Callable[[], Any]]:
         "avg_pool forward": lambda: backend.avg_pool2d_forward(images, pool, True, None),
         "avg_pool backward": lambda: backend.avg_pool2d_backward(after, pool, True, None),
         "relu": lambda: (backend.relu_forward(images), backend.relu_backward(images, backend.relu_forward(images))),
-        "lrn forward": lambda: backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0),
+        "lrn forward": lambda: backend.lrn_forward(images, 9, 1e-3, 0.75, 1.0, True),
         "lrn backward": lambda: backend.lrn_backward(images, images, scale, 9, 1e-3, 0.75, 1.0),
         "batch_norm": lambda: (
             *backend.batch_norm_statistics(images, None, None, 0.1),

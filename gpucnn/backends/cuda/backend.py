@@ -149,11 +149,23 @@ class CudaBackend(Backend):
     def silu_backward(self, dy: Array, kept: Array) -> Array:
         return activation.silu_backward(self, dy, kept)
 
-    def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
-        return lrn.forward(self, x, size, alpha, beta, k)
+    def lrn_forward(
+        self, x: Array, size: int, alpha: float, beta: float, k: float, keep: bool
+    ) -> tuple[Array, Array | None]:
+        return lrn.forward(self, x, size, alpha, beta, k), None
 
-    def lrn_backward(self, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-        return lrn.backward(self, dy, x, scale, size, alpha, beta, k)
+    def lrn_backward(
+        self,
+        dy: Array,
+        x: Array,
+        kept: Array | None,
+        size: int,
+        alpha: float,
+        beta: float,
+        k: float,
+        mask: bool = False,
+    ) -> Array:
+        return lrn.backward(self, dy, x, size, alpha, beta, k, mask)
 
     def batch_norm_statistics(
         self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
@@ -161,9 +173,15 @@ class CudaBackend(Backend):
         return batch_norm.statistics(self, x, running_mean, running_var, momentum)
 
     def batch_norm_forward(
-        self, x: Array, statistics: BatchStatistics, weight: Array | None, bias: Array | None, eps: float
+        self,
+        x: Array,
+        statistics: BatchStatistics,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        activation: str | None = None,
     ) -> Array:
-        return batch_norm.forward(self, x, statistics, weight, bias, eps)
+        return batch_norm.forward(self, x, statistics, weight, bias, eps, activation)
 
     def batch_norm_backward(
         self,
@@ -174,8 +192,10 @@ class CudaBackend(Backend):
         eps: float,
         training: bool,
         needs: tuple[bool, bool, bool],
+        bias: Array | None = None,
+        activation: str | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]:
-        return batch_norm.backward(self, dy, x, statistics, weight, eps, training, needs)
+        return batch_norm.backward(self, dy, x, statistics, weight, eps, training, needs, bias, activation)
 
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
         return elementwise.dropout(self, x, p, key)
@@ -199,6 +219,11 @@ class CudaBackend(Backend):
         self, dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array, smoothing: float = 0.0
     ) -> Array:
         return cross_entropy.backward(self, dlosses, logits, labels, log_sum_exp, smoothing)
+
+    def softmax_cross_entropy_step(
+        self, logits: Array, labels: Array, smoothing: float, factor: float
+    ) -> tuple[Array, Array, Array]:
+        return cross_entropy.step(self, logits, labels, smoothing, factor)
 
     # ---- indexing --------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array, BatchStatistics
+from gpucnn.backends.cuda import activation as smooth
 from gpucnn.backends.cuda import elementwise
 from gpucnn.backends.cuda.grids import MAX_BLOCKS, MAX_ROW_BLOCKS, THREADS, ceil_div, fits_vectors, power_of_two
 
@@ -73,10 +74,19 @@ def statistics(
 
 
 def forward(
-    backend: Any, x: Array, statistics: BatchStatistics, weight: Array | None, bias: Array | None, eps: float
+    backend: Any,
+    x: Array,
+    statistics: BatchStatistics,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    activation: str | None = None,
 ) -> Array:
-    """y = (x - mean) / sqrt(var + eps) * weight + bias, like x (..., C)."""
-    return _affine(backend, x, *statistics, weight, bias, eps)
+    """y = f((x - mean) / sqrt(var + eps) * weight + bias), like x (..., C), f by the name in ``activation``."""
+    z = _affine(backend, x, *statistics, weight, bias, eps)
+    if activation is None:
+        return z
+    return elementwise.relu_forward(backend, z) if activation == "relu" else smooth.forward(backend, activation, z)
 
 
 def backward(
@@ -88,8 +98,14 @@ def backward(
     eps: float,
     training: bool,
     needs: tuple[bool, bool, bool],
+    bias: Array | None = None,
+    activation: str | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """dx like x, dweight and dbias (C,), each None unless needed, as base.py states them."""
+    if activation is not None:
+        z = _affine(backend, x, *statistics, weight, bias, eps)
+        relu = activation == "relu"
+        dy = elementwise.relu_backward(backend, dy, z) if relu else smooth.backward(backend, activation, dy, z)
     need_x, need_weight, need_bias = needs
     mean, remainder, var = statistics
     channels = x.shape[-1]

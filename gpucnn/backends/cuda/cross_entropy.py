@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda import faults
+from gpucnn.backends.cuda import elementwise, faults
 from gpucnn.backends.cuda.grids import THREADS, blocks
 from gpucnn.backends.labels import check_labels
 
@@ -45,6 +45,16 @@ def backward(
         dlosses, logits, labels, log_sum_exp, dlogits, rows, classes, 1 - smoothing, smoothing / classes,
     )  # fmt: skip
     return dlogits
+
+
+def step(backend: Any, logits: Array, labels: Array, smoothing: float, factor: float) -> tuple[Array, Array, Array]:
+    """loss (1,) = factor * sum of losses, its gradient dlogits (N, C), and how many rows are right (1,) int32."""
+    xp, rows = backend.xp, logits.shape[0]
+    losses, log_sum_exp = forward(backend, logits, labels, smoothing)
+    dlogits = backward(backend, xp.full(rows, factor, np.float32), logits, labels, log_sum_exp, smoothing)
+    loss = elementwise.bias_grad(backend, losses.reshape(-1, 1)) * np.float32(factor)
+    correct = (logits.argmax(axis=1) == labels).sum(dtype=np.int32).reshape(1)
+    return loss, dlogits, xp.asarray(correct)
 
 
 def _label_type(labels: Array) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array
+from gpucnn.backends.cuda import elementwise
 from gpucnn.backends.cuda.grids import MAX_BLOCKS, THREADS, blocks, ceil_div
 
 SOURCE = "lrn.cu"
@@ -14,8 +15,12 @@ GROUP_ELEMENTS = 1024  # what a block of lrn_backward holds in shared memory, in
 MOST_SHARED = 48 * 1024 // 4  # floats; longer rows are worked on without shared memory
 
 
-def forward(backend: Any, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
-    """y and scale, both like x (..., C)."""
+def forward(backend: Any, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    """y like x (..., C)."""
+    return _forward(backend, x, size, alpha, beta, k)[0]
+
+
+def _forward(backend: Any, x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
     channels = x.shape[-1]
     y, scale = backend.empty(x.shape, np.float32), backend.empty(x.shape, np.float32)
     backend.launch(
@@ -25,8 +30,11 @@ def forward(backend: Any, x: Array, size: int, alpha: float, beta: float, k: flo
     return y, scale
 
 
-def backward(backend: Any, dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-    """dx like x (..., C), from the forward's x and scale."""
+def backward(
+    backend: Any, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float, mask: bool = False
+) -> Array:
+    """dx like x (..., C); with ``mask`` 0 where not x > 0."""
+    scale = _forward(backend, x, size, alpha, beta, k)[1]
     channels = x.shape[-1]
     rows = x.size // channels
     group = max(GROUP_ELEMENTS // channels, 1) if channels <= MOST_SHARED else 0
@@ -36,4 +44,4 @@ def backward(backend: Any, dy: Array, x: Array, scale: Array, size: int, alpha: 
         dy, x, scale, dx, rows, channels, size // 2, (size - 1) // 2, 2.0 * alpha * beta / size, beta, group,
         shared_mem=4 * group * channels,
     )  # fmt: skip
-    return dx
+    return elementwise.relu_backward(backend, dx, x) if mask else dx

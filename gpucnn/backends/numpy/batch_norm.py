@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import activation as smooth
+from gpucnn.backends.numpy import elementwise
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import spans
@@ -66,8 +68,18 @@ def statistics(x: Array, running_mean: Array | None, running_var: Array | None, 
     return rounded, (mean - rounded).astype(x.dtype), (squares / max(count, 1)).astype(x.dtype)
 
 
-def forward(x: Array, statistics: Statistics, weight: Array | None, bias: Array | None, eps: float) -> Array:
-    """y = (x - mean) / sqrt(var + eps) * weight + bias, like x (..., C)."""
+def forward(
+    x: Array,
+    statistics: Statistics,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    activation: str | None = None,
+) -> Array:
+    """y = f((x - mean) / sqrt(var + eps) * weight + bias), like x (..., C), f by the name in ``activation``."""
+    if activation is not None:
+        z = forward(x, statistics, weight, bias, eps)
+        return elementwise.relu_forward(z) if activation == "relu" else _smooth(activation, z, False)[0]
     y = np.empty_like(x, order="C")
     xs, ys = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
     mean, rest, _ = statistics
@@ -97,8 +109,16 @@ def backward(
     eps: float,
     training: bool,
     needs: tuple[bool, bool, bool],
+    bias: Array | None = None,
+    activation: str | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """dx like x, dweight and dbias (C,), each None unless needed, as base.py states them."""
+    if activation is not None:
+        z = forward(x, statistics, weight, bias, eps)
+        if activation == "relu":
+            dy = elementwise.relu_backward(dy, z)
+        else:
+            dy = smooth.backward(dy, _smooth(activation, z, True)[1])  # type: ignore[arg-type]
     need_x, need_weight, need_bias = needs
     channels = x.shape[-1]
     dys, xs = dy.reshape(-1, channels), x.reshape(-1, channels)
@@ -115,6 +135,13 @@ def backward(
         dx = _scaled(dys, scale).reshape(dy.shape)
     dweight = (products * inverse).astype(x.dtype) if need_weight else None
     return dx, dweight, sums.astype(x.dtype) if need_bias else None
+
+
+def _smooth(activation: str, z: Array, slope: bool) -> tuple[Array, Array | None]:
+    """The activation of that name at z, and with ``slope`` its derivative there."""
+    if activation == "silu":
+        return smooth.silu_forward(z, slope)
+    return smooth.gelu_forward(z, activation == "gelu_tanh", slope)
 
 
 def _sums(dys: Array, xs: Array, statistics: Statistics, centred: bool) -> tuple[Array, Array]:

@@ -37,3 +37,13 @@ def backward(dlosses: Array, logits: Array, labels: Array, log_sum_exp: Array, s
     dlogits[np.arange(len(labels)), labels] -= dlogits.dtype.type(1 - smoothing)
     dlogits *= dlosses[:, None]
     return dlogits
+
+
+def step(logits: Array, labels: Array, smoothing: float, factor: float) -> tuple[Array, Array, Array]:
+    """loss (1,) = factor * sum of losses, its gradient dlogits (N, C), and how many rows are right (1,) int32."""
+    losses, log_sum_exp = forward(logits, labels, smoothing)
+    dlosses = np.full(len(labels), factor, logits.dtype)
+    dlogits = backward(dlosses, logits, labels, log_sum_exp, smoothing)
+    loss = losses.sum(dtype=np.float64) * factor
+    right = np.count_nonzero(logits.argmax(axis=1) == labels)
+    return np.array([loss], logits.dtype), dlogits, np.array([right], np.int32)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy.elementwise import select
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import spans
@@ -17,8 +18,10 @@ PIECE_BYTES = 256 << 10  # of one array; a piece works on four or five
 BAND = 64  # channels of one product
 
 
-def forward(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
-    """y = x / scale**beta and scale = k + alpha / size * (sum of squares of ``size`` channels), like x (..., C)."""
+def forward(x: Array, size: int, alpha: float, beta: float, k: float, keep: bool) -> tuple[Array, Array | None]:
+    """y = x / scale**beta and, to ``keep``, scale = k + alpha / size * (sum of squares of ``size`` channels), like x
+    (..., C).
+    """
     y, scale = np.empty_like(x, order="C"), np.empty_like(x, order="C")
     xs, ys, scales = (_rows(array) for array in (x, y, scale))
     sums = _WindowSums(x.shape[-1], size, size // 2, alpha / size, x.dtype)
@@ -33,11 +36,13 @@ def forward(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[A
 
     with single_blas_thread:
         for_each(run, _pieces(xs))
-    return y, scale
+    return y, scale if keep else None
 
 
-def backward(dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-    """dx of :func:`forward`, like x.
+def backward(
+    dy: Array, x: Array, scale: Any, size: int, alpha: float, beta: float, k: float, mask: bool = False
+) -> Array:
+    """dx of :func:`forward`, like x; with ``mask`` 0 where not x > 0.
 
     dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows with the channel).
     """
@@ -55,6 +60,8 @@ def backward(dy: Array, x: Array, scale: Array, size: int, alpha: float, beta: f
         sums(shared, out)
         np.multiply(out, part, out=out)
         np.add(out, direct, out=out)
+        if mask:
+            select(out, np.greater(part, 0), out)
 
     with single_blas_thread:
         for_each(run, _pieces(xs))
