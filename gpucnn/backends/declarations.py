@@ -35,6 +35,13 @@ VECTOR_TYPES: dict[str, tuple[type[np.generic], int]] = {
     for prefix, scalar in (("float", np.float32), ("int", np.int32), ("uint", np.uint32), ("uchar", np.uint8))
     for width in (2, 4)
 }
+# Half types (kernels/half.cuh) stand in memory only: as what pointers point to, never by value.
+HALF_TYPES: dict[str, tuple[str, int]] = {
+    f"{half}{suffix}": (half, width)
+    for half in ("float16", "bfloat16")
+    for suffix, width in (("", 1), ("x2", 2), ("x8", 8))
+}
+POINTER_TYPES = (*SCALAR_TYPES, *VECTOR_TYPES, *HALF_TYPES)
 SYNONYMS = {"unsigned int": "unsigned", "long long int": "long long", "unsigned long long int": "unsigned long long"}
 MAX_THREADS = 1024  # of a block, on every architecture
 
@@ -45,7 +52,7 @@ class Parameter:
 
     ``dtype`` is that of the scalar, of the array's elements, of the elements of each array of a table, or of the
     struct (an aligned structured dtype). An array starts at a multiple of ``alignment`` bytes and its size is a
-    multiple of ``vector`` elements (``float4*``: 16 bytes, 4 elements).
+    multiple of ``vector`` elements (``float4*``: 16 bytes, 4 elements; ``float16x8*``: 16 bytes, 8 elements).
     """
 
     name: str
@@ -223,20 +230,34 @@ def _parameter(text: str, structs: dict[str, str], where: str) -> Parameter:
             " `INOUT float* const* __restrict__ xs`"
         )
     c_type = SYNONYMS.get(match["type"], match["type"])
-    if c_type in VECTOR_TYPES:
-        scalar, vector = VECTOR_TYPES[c_type]
-    elif c_type in SCALAR_TYPES:
-        scalar, vector = SCALAR_TYPES[c_type], 1
-    else:
-        known = ", ".join([*SCALAR_TYPES, *VECTOR_TYPES])
+    if c_type not in POINTER_TYPES:
         raise DeclarationError(
-            f"{where}: parameter {match['name']} points to the unknown type {c_type!r} (known: {known})"
+            f"{where}: parameter {match['name']} points to the unknown type {c_type!r}"
+            f" (known: {', '.join(POINTER_TYPES)})"
         )
-    dtype = np.dtype(scalar)
+    dtype, vector = _element_type(c_type)
     kind, stars = ("table", "* const*") if match["table"] else ("array", "*")
     direction, restrict = match["direction"].lower(), match["restrict"] is not None
     alignment = dtype.itemsize * vector
     return Parameter(match["name"], c_type + stars, kind, direction, dtype, alignment, vector, restrict)
+
+
+def _element_type(c_type: str) -> tuple[np.dtype[Any], int]:
+    """The dtype of an array behind a pointer, and how many elements one ``c_type`` holds."""
+    if c_type in HALF_TYPES:
+        half, vector = HALF_TYPES[c_type]
+        return half_dtype(half), vector
+    scalar, vector = VECTOR_TYPES.get(c_type) or (SCALAR_TYPES[c_type], 1)
+    return np.dtype(scalar), vector
+
+
+def half_dtype(name: str) -> np.dtype[Any]:
+    """The dtype "float16" or "bfloat16"; NumPy has the second from ml_dtypes, which is imported only for it."""
+    if name == "float16":
+        return np.dtype(np.float16)
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _value_parameter(text: str, structs: dict[str, str], where: str) -> Parameter:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import itertools
 import types
+from pathlib import Path
 from typing import Any
 
 import cupy
+import ml_dtypes
 import numpy as np
 import pytest
 
 from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.backends.cuda.engine import _CudaKernel
+from gpucnn.backends.launch import Launcher
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 
 
@@ -120,6 +123,16 @@ def test_updates_take_channels_last_parameters(backend: Any) -> None:
         "sgd_step", "sgd_momentum_step", "moving_average_step", "adam_step", "rmsprop_centered_momentum_step",
         "adagrad_step", "norm_partials", "norm_total", "scale_all", "clamp_all",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_arrays_are_passed(backend: Any, dtype: Any) -> None:
+    launch = Launcher(backend.engine, Path(__file__).parents[1] / "kernels")
+    name = f"reverse_{np.dtype(dtype).name}x8"
+    launch("half.cu", name, 1, 32, array((5, 8), dtype), array((5, 8), dtype), 5)
+    with pytest.raises(ValueError, match="multiple of 16 bytes"):
+        launch("half.cu", name, 1, 32, array((5, 8), dtype, shift=2), array((5, 8), dtype), 5)
+    assert backend.engine.names == [name]
 
 
 def test_slices_off_16_bytes_take_scalar_kernels(backend: Any) -> None:

@@ -7,12 +7,14 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from gpucnn import geometry
 from gpucnn.backends.declarations import DeclarationError, declarations, included_files, kernel_sources
 
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 HEADER = '#include "common.cuh"\n'
 
 
@@ -40,6 +42,13 @@ def kernel(parameters: str, bounds: str = "__launch_bounds__(256) ") -> str:
         ("IN unsigned long long* __restrict__ x", "array", "in", "uint64", 8, 1),
         ("IN uchar4* x", "array", "in", "uint8", 4, 4),
         ("IN int2* x", "array", "in", "int32", 8, 2),
+        ("IN float16* __restrict__ x", "array", "in", "float16", 2, 1),
+        ("OUT float16x2* x", "array", "out", "float16", 4, 2),
+        ("INOUT float16x8* x", "array", "inout", "float16", 16, 8),
+        ("IN bfloat16* x", "array", "in", BFLOAT16, 2, 1),
+        ("IN bfloat16x2* x", "array", "in", BFLOAT16, 4, 2),
+        ("OUT bfloat16x8* x", "array", "out", BFLOAT16, 16, 8),
+        ("IN bfloat16* const* __restrict__ x", "table", "in", BFLOAT16, 2, 1),
         ("INOUT float* const* __restrict__ x", "table", "inout", "float32", 4, 1),
         ("IN float * const * x", "table", "in", "float32", 4, 1),
         ("int x", "scalar", None, "int32", 4, 1),

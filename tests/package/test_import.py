@@ -12,7 +12,7 @@ import pytest
 
 BUDGET = 0.15  # seconds over `import numpy`, on a machine without a GPU
 HEAVY = ["cupy", "torch", "matplotlib", "PIL", "typer", "rich", "pooch", "requests", "safetensors", "threadpoolctl"]
-HEAVY += ["asyncio", "multiprocessing", "concurrent.futures", "unittest", "sqlite3"]
+HEAVY += ["ml_dtypes", "asyncio", "multiprocessing", "concurrent.futures", "unittest", "sqlite3"]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -122,6 +122,11 @@ def _contents(files: Iterable[Path]) -> list[str | bytes]:
     return parts
 
 
+def _headers() -> list[Path]:
+    """What the runtime and the kernels include of the emulator's own."""
+    return sorted((HERE / "include").glob("*.h"))
+
+
 def _cache_folder() -> Path:
     folder = settings.cache_dir() / "emulator"
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +153,7 @@ def runtime_library() -> Path:
     require_platform()
     compiler = find_compiler()
     sources = sorted((HERE / "native").glob("*.cpp"))
-    headers = [HERE / "native" / "state.h", HERE / "include" / "runtime.h"]
+    headers = [HERE / "native" / "state.h", *_headers()]
     options = [*COMMON, "-O2"]
     key = _key(*_contents([*sources, *headers]), _compiler_version(compiler), " ".join(options))
     target = _cache_folder() / f"libgpucnn_emulator-{key}.so"
@@ -167,7 +172,7 @@ def kernel_library(source: Path, files: Sequence[Path], kernels: Sequence[str], 
     compiler = find_compiler()
     runtime = runtime_library()
     files = list(dict.fromkeys([source, *files]))
-    headers = [HERE / "include" / "cuda.h", HERE / "include" / "runtime.h"]
+    headers = _headers()
     options = [*COMMON, *KERNEL, *MODES[mode], *_machine_options(compiler), f"-D__CUDA_ARCH__={arch * 10}"]
     texts = {"kernels.cpp": _wrapper(source, kernels), "shared.s": _shared_symbols(files)}
     key = _key(

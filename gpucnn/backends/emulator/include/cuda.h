@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "half.h"
 #include "runtime.h"
 
 #define GPUCNN_EMULATED 1
