@@ -5,6 +5,7 @@ VENV ?= .venv
 WORKERS ?= 2
 TRAIN_ARGS ?=
 BENCH_ARGS ?=
+REPORT_ARGS ?=
 ARCHS ?= sm_75 sm_80 sm_86 sm_89 sm_90a sm_100 sm_120
 PYTEST_ARGS ?=
 
@@ -14,7 +15,7 @@ CHOOSE := $(BIN)/python -I gpucnn/cupy_choice.py --prepare
 # Two test processes share two cores: one BLAS thread each. Results do not depend on it.
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: train test test-peers test-full bench wheel lint clean help
+.PHONY: train test test-peers test-full bench gpu-report wheel lint clean help
 .DEFAULT_GOAL := help
 
 train: $(VENV)/.train ## virtual environment, install, then train the lecture network on CIFAR-10
@@ -31,6 +32,9 @@ test-full: $(VENV)/.test ## everything, with at least 200 random cases an operat
 
 bench: $(VENV)/.train ## the lecture's table, measured on this machine
 	$(BIN)/gpucnn bench $(BENCH_ARGS)
+
+gpu-report: $(VENV)/.peers ## on a machine with a GPU: its tests, compute-sanitizer, every benchmark; a JSON a step
+	$(BIN)/python -m benchmarks.gpu_report $(REPORT_ARGS)
 
 wheel: $(VENV)/.test ## dist/*.whl with the kernels compiled for ARCHS, so that nothing is compiled where it is installed
 	$(BIN)/python -m gpucnn.backends.cuda.prebuilt $(ARCHS)

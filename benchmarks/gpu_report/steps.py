@@ -1,0 +1,204 @@
+"""The steps of the report. Each is a function of a :class:`Place` that returns what its JSON file holds.
+
+A step works through other programs (pytest, compute-sanitizer, our own benchmarks), each in a process of its own, so
+that a crash or a hang of one leaves the others' results alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+TAIL = 4000  # characters of a program's output that are kept
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+RECIPE_RUNS = 10
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step writes its logs, and the most seconds that each program of it may take."""
+
+    folder: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended: its exit status (None where time ran out), all that it printed, its seconds."""
+
+    status: int | None
+    output: str
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """For the JSON: the end of the output stands for all of it."""
+        return {"status": self.status, "seconds": round(self.seconds, 1), "output": self.output[-TAIL:]}
+
+
+def run(command: Sequence[str], place: Place, log: str) -> Finished:
+    """Run a program from the repository's root; its output also goes to ``log`` in the step's folder, as it comes."""
+    path = place.folder / log
+    path.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with path.open("wb") as file:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                timeout=place.seconds, check=False,
+            )  # fmt: skip
+            status: int | None = done.returncode
+        except subprocess.TimeoutExpired:
+            status = None
+    return Finished(status, path.read_text(errors="replace"), time.perf_counter() - started)
+
+
+def python(*arguments: str) -> list[str]:
+    """This Python with ``arguments``."""
+    return [sys.executable, *arguments]
+
+
+# ---- machine ----
+
+
+def machine(place: Place) -> dict[str, Any]:
+    """GPU, driver, versions and commit; what importing takes with a cold and with a warm kernel cache."""
+    from gpucnn import machine as this
+
+    with tempfile.TemporaryDirectory() as cache:
+        program = f"import os; os.environ['GPUCNN_CACHE_DIR'] = {cache!r}; import time; t = time.perf_counter();"
+        program += "import cupy; a = time.perf_counter(); import gpucnn; print(a - t, time.perf_counter() - a)"
+        seconds = []
+        for turn in ("cold", "warm"):
+            done = run(python("-c", program), place, f"import-{turn}.log")
+            numbers = [float(word) for word in done.output.split()[-2:]] if done.status == 0 else [None, None]
+            seconds.append({"cache": turn, "cupy": numbers[0], "gpucnn": numbers[1], **done.summary()})
+    return {"ok": all(one["status"] == 0 for one in seconds), "machine": this.describe(), "import_seconds": seconds}
+
+
+# ---- tests ----
+
+
+def tests(place: Place) -> dict[str, Any]:
+    """The tests marked ``gpu``, those of the launcher first: counts, and each failure in a line."""
+    first = "tests/cuda_build/test_on_gpu.py"
+    parts = []
+    for name, arguments in (("launcher", [first]), ("all", ["tests", f"--ignore={first}"])):
+        command = python("-m", "pytest", "-v", "-m", "gpu and not full", "-p", "no:cacheprovider", *arguments)
+        done = run(command, place, f"pytest-{name}.log")
+        parts.append({"part": name, **outcomes(done.output), **done.summary()})
+    return {"ok": all(part["status"] == 0 and part["passed"] for part in parts), "parts": parts}
+
+
+def outcomes(output: str) -> dict[str, Any]:
+    """Counts from the lines of ``pytest -v``, whole or cut off, and the lines of those that failed."""
+    counts = dict.fromkeys(("PASSED", "FAILED", "ERROR", "SKIPPED"), 0)
+    for match in re.finditer(r"^\S+::.*? (PASSED|FAILED|ERROR|SKIPPED)\b", output, re.MULTILINE):
+        counts[match[1]] += 1
+    failures = re.findall(r"^(?:FAILED|ERROR) \S+::.*$", output, re.MULTILINE)
+    return {**{word.lower(): count for word, count in counts.items()}, "failures": failures}
+
+
+# ---- compute-sanitizer ----
+
+
+def sanitizer(tool: str) -> Callable[[Place], dict[str, Any]]:
+    """A step that runs one training step of small networks in each precision under a tool of compute-sanitizer."""
+
+    def step(place: Place) -> dict[str, Any]:
+        program = shutil.which("compute-sanitizer")
+        if program is None:
+            return {"ok": False, "why": "compute-sanitizer is not on the path"}
+        parts = []
+        for precision in PRECISIONS:
+            command = [program, "--tool", tool, "--print-limit", "20", "--error-exitcode", "9"]
+            command += python("-m", "benchmarks.gpu_report.workload", precision)
+            done = run(command, place, f"{tool}-{precision}.log")
+            parts.append({"precision": precision, "findings": findings(done.output), **done.summary()})
+        return {"ok": all(part["status"] == 0 and part["findings"] == 0 for part in parts), "parts": parts}
+
+    step.__doc__ = f"compute-sanitizer --tool {tool} over one training step of small networks in each precision."
+    return step
+
+
+def findings(output: str) -> int | None:
+    """How many errors compute-sanitizer counted (racecheck counts hazards); None where it did not come to a count."""
+    numbers = re.findall(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", output)
+    return sum(int(a or b) for a, b in numbers) if numbers else None
+
+
+# ---- our own benchmarks ----
+
+
+def measured(*arguments: str) -> Callable[[Place], dict[str, Any]]:
+    """A step that runs one of our programs with ``--json FILE`` behind its arguments, and keeps that file's content."""
+
+    def step(place: Place) -> dict[str, Any]:
+        path = place.folder / "result.json"
+        done = run(python("-m", *arguments, "--json", str(path)), place, "output.log")
+        result = json.loads(path.read_text()) if path.is_file() else None
+        ok = done.status == 0 and result is not None
+        return {"ok": ok, "command": list(arguments), "result": result, **done.summary()}
+
+    step.__doc__ = f"python -m {' '.join(arguments)}"
+    return step
+
+
+def recipe(place: Place) -> dict[str, Any]:
+    """airbench94's recipe in float16, several runs: mean accuracy with its deviation, seconds a run."""
+    from gpucnn.data import DataError, find
+
+    try:
+        find("cifar10", None, say=lambda line: None)
+    except DataError as error:
+        return {"ok": False, "why": f"CIFAR-10 cannot be had: {error}"}
+    out = place.folder / "runs"
+    command = python("-m", "gpucnn", "train", "--recipe", "airbench94", "--precision", "float16", "--device", "cuda")
+    done = run([*command, "--runs", str(RECIPE_RUNS), "--out", str(out), "--overwrite"], place, "train.log")
+    found = out / "runs.json"  # written anew after each run
+    result = json.loads(found.read_text()) if found.is_file() else None
+    return {"ok": done.status == 0, "result": result, **done.summary()}
+
+
+STEPS: dict[str, Callable[[Place], dict[str, Any]]] = {
+    "machine": machine,
+    "tests": tests,
+    "memcheck": sanitizer("memcheck"),
+    "racecheck": sanitizer("racecheck"),
+    "initcheck": sanitizer("initcheck"),
+    **{f"operators-{p}": measured("gpucnn.bench.operators", "--precision", p) for p in ("float16", "float32")},
+    **{
+        f"training-{network}-{batch}-{p}": measured(
+            "gpucnn.bench.training", network, "--batch-size", str(batch), "--precision", p
+        )
+        for network, batch, p in (
+            ("lecture", 128, "float32"),
+            ("lecture", 1024, "float32"),
+            ("lecture", 128, "float16"),
+            ("lecture", 1024, "float16"),
+            ("resnet9", 512, "float16"),
+            ("airbench94", 2000, "float16"),
+        )
+    },
+    **{
+        f"profile-{network}-{p}": measured(
+            "gpucnn", "profile", network, "--batch-size", str(batch), "--precision", p, "--device", "cuda"
+        )
+        for network, batch, p in (
+            ("lecture", 1024, "float32"),
+            ("lecture", 128, "float16"),
+            ("resnet9", 512, "float16"),
+            ("airbench94", 2000, "float16"),
+        )
+    },
+    "recipe": recipe,
+}
