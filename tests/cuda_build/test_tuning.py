@@ -1,0 +1,134 @@
+"""Choosing instances by time: the fastest wins, the choice is kept, and without tuning no clock is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpucnn.backends.cuda import tuning
+from gpucnn.backends.cuda.tuning import Tuner
+
+SECONDS = {"small": 3.0, "large": 1.0, "direct": 2.0}
+
+
+class Clock:
+    """Calls what is timed and says that it took as long as the instance that it ran takes."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.timed = 0
+
+    def run(self, instance: str) -> None:
+        self.ran.append(instance)
+
+    def __call__(self, run) -> float:
+        self.timed += 1
+        run()
+        return SECONDS[self.ran[-1]]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("GPUCNN_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def pick(tuner: Tuner, clock: Clock, problem: str = "N8 C3", candidates=tuple(SECONDS), **options) -> str:
+    return tuner.pick("fprop", problem, "small", lambda: candidates, clock.run, **options)
+
+
+def test_without_tuning_nothing_is_timed(clock) -> None:
+    tuner = Tuner(lambda: "GPU", clock)
+    assert pick(tuner, clock) == "small"
+    assert clock.ran == [] and tuner.used == {}
+
+
+def test_the_fastest_is_chosen_once(clock, cache) -> None:
+    tuner = Tuner(lambda: "GPU", clock)
+    tuner.enable()
+    assert pick(tuner, clock) == "large"
+    assert clock.timed == tuning.REPEATS * len(SECONDS)
+    assert pick(tuner, clock) == "large"
+    assert clock.timed == tuning.REPEATS * len(SECONDS)
+    assert tuner.used == {"fprop N8 C3": "large"}
+    (stored,) = (cache / "tuning").iterdir()
+    assert stored.name.startswith("GPU-") and json.loads(stored.read_text())["choices"] == tuner.used
+
+
+def test_of_equals_the_heuristic_wins(clock, monkeypatch) -> None:
+    monkeypatch.setitem(SECONDS, "large", 3.0)
+    monkeypatch.setitem(SECONDS, "direct", 3.0)
+    tuner = Tuner(lambda: "GPU", clock)
+    tuner.enable()
+    assert pick(tuner, clock) == "small"
+
+
+def test_choices_outlive_the_process_and_belong_to_a_gpu(clock) -> None:
+    first = Tuner(lambda: "GPU", clock)
+    first.enable()
+    pick(first, clock)
+    timed = clock.timed
+    again, other = Tuner(lambda: "GPU", clock), Tuner(lambda: "GPU 2", clock)
+    again.enable()
+    assert pick(again, clock) == "large" and clock.timed == timed
+    other.enable()
+    assert pick(other, clock) == "large" and clock.timed > timed
+
+
+def test_other_kernels_are_timed_anew(clock, monkeypatch) -> None:
+    first = Tuner(lambda: "GPU", clock)
+    first.enable()
+    pick(first, clock)
+    timed = clock.timed
+    monkeypatch.setattr(tuning, "_version", lambda: "other")
+    again = Tuner(lambda: "GPU", clock)
+    again.enable()
+    pick(again, clock)
+    assert clock.timed > timed
+
+
+def test_the_choices_of_a_run_are_used_without_tuning(clock) -> None:
+    tuner = Tuner(lambda: "GPU", None)
+    tuner.load({"fprop N8 C3": "direct", "fprop N9 C3": "gone"})
+    assert pick(tuner, clock) == "direct"
+    assert pick(tuner, clock, "N9 C3") == "small"  # an instance that there is no more
+    assert pick(tuner, clock, "N10 C3") == "small"
+    assert tuner.used == {"fprop N8 C3": "direct"} and clock.ran == []
+    tuner.forget()
+    assert pick(tuner, clock) == "small"
+
+
+def test_nothing_is_timed_in_a_capture(clock) -> None:
+    tuner = Tuner(lambda: "GPU", clock)
+    tuner.enable()
+    assert pick(tuner, clock, may_time=False) == "small"
+    assert clock.timed == 0 and tuner.used == {}
+    tuner.disable()
+    assert pick(tuner, clock) == "small"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"format": 0, "choices": {"a": "b"}}', '{"format": 1, "choices": {"a": 1}}']
+)
+def test_a_damaged_file_is_as_good_as_none(content, clock, cache) -> None:
+    first = Tuner(lambda: "GPU", clock)
+    first.enable()
+    pick(first, clock)
+    (stored,) = (cache / "tuning").iterdir()
+    stored.write_text(content)
+    again = Tuner(lambda: "GPU", clock)
+    again.enable()
+    assert again.choices == {}
+    assert pick(again, clock) == "large"
+
+
+def test_where_nothing_can_be_timed_it_says_so() -> None:
+    with pytest.raises(ValueError, match="autotune: kernels can be timed on a GPU only, not on emulated"):
+        Tuner(lambda: "emulated", None).enable()
