@@ -52,18 +52,33 @@ class Backend(ABC):
     # ---- convolution ----
 
     @abstractmethod
-    def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
+    def conv2d_fprop(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        g: Conv2dGeometry,
+        activation: str | None = None,
+        tf32: bool = False,
+    ) -> Array:
         """y (N,P,Q,K): y[n,p,q,k] = bias[k] + sum over r, s, c of x[n, p*stride_h - pad_top + r*dilation_h, ..., c]
-        w[k,r,s,c].
+        w[k,r,s,c]; with ``activation="relu"`` max(y, 0) of that, NaN kept.
+
+        ``tf32``, here and below, lets float32 arrays go through tensor cores, which round their inputs to 10 bits of
+        mantissa; ``cpu`` ignores it.
         """
 
     @abstractmethod
-    def conv2d_dgrad(self, dy: Array, w: Array, g: Conv2dGeometry) -> Array:
-        """dx (N,H,W,C), the gradient for the input, of dy (N,P,Q,K)."""
+    def conv2d_dgrad(
+        self, dy: Array, w: Array, g: Conv2dGeometry, mask: Array | None = None, tf32: bool = False
+    ) -> Array:
+        """dx (N,H,W,C), the gradient for the input, of dy (N,P,Q,K); 0 where not mask > 0, with a mask like dx."""
 
     @abstractmethod
-    def conv2d_wgrad(self, x: Array, dy: Array, g: Conv2dGeometry) -> Array:
-        """dw (K,R,S,C/groups), the gradient for the filters."""
+    def conv2d_wgrad(
+        self, x: Array, dy: Array, g: Conv2dGeometry, bias: bool = False, tf32: bool = False
+    ) -> tuple[Array, Array | None]:
+        """dw (K,R,S,C/groups), the gradient for the filters, and with ``bias`` db (K,), that for the bias."""
 
     @abstractmethod
     def bias_grad(self, dy: Array) -> Array:
@@ -230,7 +245,9 @@ class Backend(ABC):
     # ---- matrices ----
 
     @abstractmethod
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, tf32: bool = False
+    ) -> Array:
         """(..., M, N) of a (..., M, K) and b (..., K, N), both C-contiguous with equal leading axes (none, or one batch
         axis).
 
@@ -238,8 +255,18 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
-        """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
+    def linear_forward(
+        self, x: Array, w: Array, bias: Array | None, activation: str | None = None, tf32: bool = False
+    ) -> Array:
+        """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,); ``activation`` as in :meth:`conv2d_fprop`."""
+
+    @abstractmethod
+    def linear_dgrad(self, dy: Array, w: Array, mask: Array | None = None, tf32: bool = False) -> Array:
+        """dx (M, K) = dy (M, N) times w (N, K); 0 where not mask > 0, with a mask like dx."""
+
+    @abstractmethod
+    def linear_wgrad(self, x: Array, dy: Array, bias: bool = False, tf32: bool = False) -> tuple[Array, Array | None]:
+        """dw (N, K) = dy (M, N) transposed times x (M, K), and with ``bias`` db (N,), the sums of dy's columns."""
 
     # ---- loss ----
 

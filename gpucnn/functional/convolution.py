@@ -33,7 +33,7 @@ def _filter_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
 
 
 class Conv2d(Function):
-    """y = x * w + bias over the geometry g; backward is dgrad for x, wgrad for w and a column sum for the bias."""
+    """y = x * w + bias over the geometry g; backward is dgrad for x and wgrad for w and bias."""
 
     @staticmethod
     def forward(
@@ -56,8 +56,10 @@ class Conv2d(Function):
         if need_x:
             dx = image_tensor(backend.conv2d_dgrad(dy, _filter_memory(weight, data_format), g), grad, data_format)
         if need_weight:
-            dw = _filter_tensor(backend.conv2d_wgrad(image_memory(x, data_format), dy, g), grad, data_format)
-        if need_bias:
+            dw_data, db_data = backend.conv2d_wgrad(image_memory(x, data_format), dy, g, bias=need_bias)
+            dw = _filter_tensor(dw_data, grad, data_format)
+            db = Tensor(db_data, grad.device) if need_bias else None
+        elif need_bias:
             db = Tensor(backend.bias_grad(dy), grad.device)
         return dx, dw, db, None, None
 

@@ -65,9 +65,16 @@ class Linear(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
-        dx = _product(grad, weight) if need_x else None
-        dw = _product(_transposed(grad), x) if need_weight else None
-        db = Tensor(grad.backend.bias_grad(layout.contiguous(grad.data)), grad.device) if need_bias else None
+        backend, dy = grad.backend, layout.contiguous(grad.data)
+        dx = dw = db = None
+        if need_x:
+            dx = Tensor(backend.linear_dgrad(dy, layout.contiguous(weight.data)), grad.device)
+        if need_weight:
+            dw_data, db_data = backend.linear_wgrad(layout.contiguous(x.data), dy, bias=need_bias)
+            dw = Tensor(dw_data, grad.device)
+            db = Tensor(db_data, grad.device) if need_bias else None
+        elif need_bias:
+            db = Tensor(backend.bias_grad(dy), grad.device)
         return dx, dw, db
 
 

@@ -42,7 +42,7 @@ def check_operators(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
         assert y.dtype == dtype and y.flags.c_contiguous
     for actual, operator, arguments in (
         (backend.conv2d_dgrad(dy, w, g), reference.conv2d_dgrad, (dy, w, g)),
-        (backend.conv2d_wgrad(x, dy, g), reference.conv2d_wgrad, (x, dy, g)),
+        (backend.conv2d_wgrad(x, dy, g)[0], reference.conv2d_wgrad, (x, dy, g)),
         (backend.bias_grad(dy), reference.bias_grad, (dy,)),
     ):
         check(actual, operator, *arguments)
@@ -128,3 +128,28 @@ def test_nan_and_infinity_stay_where_they_belong() -> None:
     backend.conv2d_fprop(np.full(g.input_shape, np.nan, np.float32), w, None, g)
     y = backend.conv2d_fprop(np.ones(g.input_shape, np.float32), w, None, g)
     np.testing.assert_array_equal(y[0, :, :, 0], [[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])
+
+
+def test_activation_mask_and_bias_gradient_are_those_of_the_separate_primitives() -> None:
+    g = Conv2dGeometry.of((2, 6, 7, 5), (4, 3, 3, 2), stride=(2, 1), padding=1, groups=2)
+    x, w, bias = (normal(i, shape, np.float32) for i, shape in enumerate((g.input_shape, g.weight_shape, (g.K,))))
+    dy = normal(3, g.output_shape, np.float32)
+    y, dx = backend.conv2d_fprop(x, w, bias, g), backend.conv2d_dgrad(dy, w, g)
+    np.testing.assert_array_equal(backend.conv2d_fprop(x, w, bias, g, activation="relu"), np.maximum(y, 0))
+    np.testing.assert_array_equal(backend.conv2d_dgrad(dy, w, g, mask=x), np.where(x > 0, dx, 0))
+    dw, db = backend.conv2d_wgrad(x, dy, g, bias=True)
+    np.testing.assert_array_equal(dw, backend.conv2d_wgrad(x, dy, g)[0])
+    np.testing.assert_array_equal(db, backend.bias_grad(dy))
+
+
+def test_linear_gradients() -> None:
+    x, w, bias = normal(0, (7, 5), np.float64), normal(1, (3, 5), np.float64), normal(2, (3,), np.float64)
+    dy = normal(3, (7, 3), np.float64)
+    y = np.maximum(x @ w.T + bias, 0)
+    np.testing.assert_allclose(backend.linear_forward(x, w, bias, activation="relu"), y, rtol=1e-13)
+    np.testing.assert_allclose(backend.linear_dgrad(dy, w), dy @ w, rtol=1e-12)
+    np.testing.assert_allclose(backend.linear_dgrad(dy, w, mask=x), np.where(x > 0, dy @ w, 0), rtol=1e-12)
+    dw, db = backend.linear_wgrad(x, dy, bias=True)
+    np.testing.assert_allclose(dw, dy.T @ x, rtol=1e-12)
+    np.testing.assert_allclose(db, dy.sum(axis=0), rtol=1e-12)
+    assert backend.linear_wgrad(x, dy)[1] is None

@@ -63,13 +63,13 @@ def _operators() -> dict[str, Callable[[], Any]]:
     return {
         "fprop": lambda: backend.conv2d_fprop(x, w, w[:, 0, 0, 0].copy(), conv),
         "dgrad": lambda: backend.conv2d_dgrad(dy, w, conv),
-        "wgrad": lambda: backend.conv2d_wgrad(x, dy, conv),
+        "wgrad": lambda: backend.conv2d_wgrad(x, dy, conv)[0],
         "strided, grouped fprop": lambda: backend.conv2d_fprop(x, w2, None, strided),
         "strided, grouped dgrad": lambda: backend.conv2d_dgrad(dy2, w2, strided),
-        "strided, grouped wgrad": lambda: backend.conv2d_wgrad(x, dy2, strided),
+        "strided, grouped wgrad": lambda: backend.conv2d_wgrad(x, dy2, strided)[0],
         "large filters' fprop": lambda: backend.conv2d_fprop(x3, w3, None, large),
         "large filters' dgrad": lambda: backend.conv2d_dgrad(x3, w3, large),
-        "large filters' wgrad": lambda: backend.conv2d_wgrad(x3, x3, large),
+        "large filters' wgrad": lambda: backend.conv2d_wgrad(x3, x3, large)[0],
         "bias_grad": lambda: backend.bias_grad(dy),
         "max_pool forward": lambda: backend.max_pool2d_forward(images, pool),
         "max_pool backward": lambda: backend.max_pool2d_backward(

@@ -29,6 +29,7 @@ from gpucnn.backends.cuda import (
     pool2d,
     scatter,
 )
+from gpucnn.backends.cuda.counters import Counters
 from gpucnn.backends.launch import Launcher
 from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 from gpucnn.layout import memory_axes
@@ -48,10 +49,18 @@ class CudaBackend(Backend):
         self.launch = Launcher(engine)
         self.name = engine.name.partition(":")[0]  # engines on GPUs are called cuda:0, cuda:1
         self.xp = engine.xp
+        self._counters = Counters(engine)
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
         """A new C-contiguous array whose elements are not set yet."""
         return self.engine.empty(shape, dtype)
+
+    def counters(self, count: int) -> Array:
+        """At least ``count`` zeros (uint32) for kernels that find out which block arrives last (last_block.cuh).
+
+        Kernels leave them at zero, so the array serves every launch of a stream in turn; two streams never share one.
+        """
+        return self._counters.get(count)
 
     def constant(self, values: Any) -> Array:
         """A NumPy array on the device, to be kept: it is there before this returns, so any stream may use it."""
@@ -91,14 +100,26 @@ class CudaBackend(Backend):
 
     # ---- convolution -----------------------------------------------------------------------------
 
-    def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
-        return conv2d.fprop(self, x, w, bias, g)
+    def conv2d_fprop(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        g: Conv2dGeometry,
+        activation: str | None = None,
+        tf32: bool = False,
+    ) -> Array:
+        return conv2d.fprop(self, x, w, bias, g, activation, tf32)
 
-    def conv2d_dgrad(self, dy: Array, w: Array, g: Conv2dGeometry) -> Array:
-        return conv2d.dgrad(self, dy, w, g)
+    def conv2d_dgrad(
+        self, dy: Array, w: Array, g: Conv2dGeometry, mask: Array | None = None, tf32: bool = False
+    ) -> Array:
+        return conv2d.dgrad(self, dy, w, g, mask, tf32)
 
-    def conv2d_wgrad(self, x: Array, dy: Array, g: Conv2dGeometry) -> Array:
-        return conv2d.wgrad(self, x, dy, g)
+    def conv2d_wgrad(
+        self, x: Array, dy: Array, g: Conv2dGeometry, bias: bool = False, tf32: bool = False
+    ) -> tuple[Array, Array | None]:
+        return conv2d.wgrad(self, x, dy, g, bias, tf32)
 
     def bias_grad(self, dy: Array) -> Array:
         return elementwise.bias_grad(self, dy)
@@ -202,11 +223,21 @@ class CudaBackend(Backend):
 
     # ---- matrices --------------------------------------------------------------------------------
 
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
-        return linear.matmul(self, a, b, transpose_a, transpose_b)
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, tf32: bool = False
+    ) -> Array:
+        return linear.matmul(self, a, b, transpose_a, transpose_b, tf32)
 
-    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
-        return linear.linear_forward(self, x, w, bias)
+    def linear_forward(
+        self, x: Array, w: Array, bias: Array | None, activation: str | None = None, tf32: bool = False
+    ) -> Array:
+        return linear.linear_forward(self, x, w, bias, activation, tf32)
+
+    def linear_dgrad(self, dy: Array, w: Array, mask: Array | None = None, tf32: bool = False) -> Array:
+        return linear.linear_dgrad(self, dy, w, mask, tf32)
+
+    def linear_wgrad(self, x: Array, dy: Array, bias: bool = False, tf32: bool = False) -> tuple[Array, Array | None]:
+        return linear.linear_wgrad(self, x, dy, bias, tf32)
 
     # ---- loss ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda import split_k
+from gpucnn.backends.cuda import elementwise, split_k
 from gpucnn.backends.cuda.grids import ENOUGH_TILES, THREADS, TILE_THREADS, blocks, ceil_div, power_of_two, tiles
 from gpucnn.backends.launch import address
 from gpucnn.geometry import Conv2dGeometry
@@ -22,9 +22,21 @@ MOST_PIXELS = 1 << 30  # of one tensor, with its padding: kernels count pixels i
 
 
 def fprop(
-    backend: Any, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, instance: str | None = None
+    backend: Any,
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    g: Conv2dGeometry,
+    activation: str | None = None,
+    tf32: bool = False,
+    instance: str | None = None,
 ) -> Array:
-    """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,) or None."""
+    """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,) or None, after ``activation``."""
+    y = _fprop(backend, x, w, bias, g, instance)
+    return elementwise.relu_forward(backend, y) if activation == "relu" else y
+
+
+def _fprop(backend: Any, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, instance: str | None) -> Array:
     _check_pixels("fprop", g)
     y = backend.empty(g.output_shape)
     rows, columns = g.N * g.P * g.Q, g.K // g.groups
@@ -40,8 +52,21 @@ def fprop(
     return y
 
 
-def dgrad(backend: Any, dy: Array, w: Array, g: Conv2dGeometry, instance: str | None = None) -> Array:
-    """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups)."""
+def dgrad(
+    backend: Any,
+    dy: Array,
+    w: Array,
+    g: Conv2dGeometry,
+    mask: Array | None = None,
+    tf32: bool = False,
+    instance: str | None = None,
+) -> Array:
+    """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups), 0 where not mask > 0."""
+    dx = _dgrad(backend, dy, w, g, instance)
+    return dx if mask is None else elementwise.relu_backward(backend, dx, mask)
+
+
+def _dgrad(backend: Any, dy: Array, w: Array, g: Conv2dGeometry, instance: str | None) -> Array:
     _check_pixels("dgrad", g)
     dx = backend.empty(g.input_shape)
     if not dx.size:
@@ -59,11 +84,23 @@ def dgrad(backend: Any, dy: Array, w: Array, g: Conv2dGeometry, instance: str | 
     return dx
 
 
-def wgrad(backend: Any, x: Array, dy: Array, g: Conv2dGeometry, instance: str | None = None) -> Array:
-    """dw (K,R,S,C/groups) of x (N,H,W,C) and dy (N,P,Q,K).
+def wgrad(
+    backend: Any,
+    x: Array,
+    dy: Array,
+    g: Conv2dGeometry,
+    bias: bool = False,
+    tf32: bool = False,
+    instance: str | None = None,
+) -> tuple[Array, Array | None]:
+    """dw (K,R,S,C/groups) of x (N,H,W,C) and dy (N,P,Q,K), and db (K,) with ``bias``.
 
     The sum over N*P*Q pixels is split (split_k.py); the partial sums take at most 64 MiB beside the result.
     """
+    return _wgrad(backend, x, dy, g, instance), elementwise.bias_grad(backend, dy) if bias else None
+
+
+def _wgrad(backend: Any, x: Array, dy: Array, g: Conv2dGeometry, instance: str | None) -> Array:
     _check_pixels("wgrad", g)
     if not dy.size:
         return backend.xp.zeros(g.weight_shape, dy.dtype)

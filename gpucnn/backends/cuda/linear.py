@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda import split_k
+from gpucnn.backends.cuda import elementwise, split_k
 from gpucnn.backends.cuda.grids import ENOUGH_TILES, TILE_THREADS, tiles
 from gpucnn.backends.launch import address
 
@@ -14,15 +14,46 @@ LARGEST = 1 << 30  # rows, columns or terms: kernels count them in int
 
 
 def matmul(
-    backend: Any, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, instance: str | None = None
+    backend: Any,
+    a: Array,
+    b: Array,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    tf32: bool = False,
+    instance: str | None = None,
 ) -> Array:
     """(..., M, N) of a (..., M, K) and b (..., K, N), either stored transposed; leading axes are equal."""
     return _gemm(backend, a, b, None, transpose_a, transpose_b, instance)
 
 
-def linear_forward(backend: Any, x: Array, w: Array, bias: Array | None, instance: str | None = None) -> Array:
-    """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
-    return _gemm(backend, x, w, bias, False, True, instance)
+def linear_forward(
+    backend: Any,
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    activation: str | None = None,
+    tf32: bool = False,
+    instance: str | None = None,
+) -> Array:
+    """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,), after ``activation``."""
+    y = _gemm(backend, x, w, bias, False, True, instance)
+    return elementwise.relu_forward(backend, y) if activation == "relu" else y
+
+
+def linear_dgrad(
+    backend: Any, dy: Array, w: Array, mask: Array | None = None, tf32: bool = False, instance: str | None = None
+) -> Array:
+    """dx (M, K) = dy (M, N) times w (N, K), 0 where not mask > 0."""
+    dx = _gemm(backend, dy, w, None, False, False, instance)
+    return dx if mask is None else elementwise.relu_backward(backend, dx, mask)
+
+
+def linear_wgrad(
+    backend: Any, x: Array, dy: Array, bias: bool = False, tf32: bool = False, instance: str | None = None
+) -> tuple[Array, Array | None]:
+    """dw (N, K) = dy (M, N) transposed times x (M, K), and db (N,) with ``bias``."""
+    dw = _gemm(backend, dy, x, None, True, False, instance)
+    return dw, elementwise.bias_grad(backend, dy) if bias else None
 
 
 def _gemm(

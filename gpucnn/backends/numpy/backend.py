@@ -41,14 +41,27 @@ class NumpyBackend(Backend):
     def synchronize(self) -> None:
         pass  # every primitive has finished when it returns
 
-    def conv2d_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
-        return conv2d.fprop(x, w, bias, g)
+    def conv2d_fprop(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        g: Conv2dGeometry,
+        activation: str | None = None,
+        tf32: bool = False,
+    ) -> Array:
+        return conv2d.fprop(x, w, bias, g, activation)
 
-    def conv2d_dgrad(self, dy: Array, w: Array, g: Conv2dGeometry) -> Array:
-        return conv2d.dgrad(dy, w, g)
+    def conv2d_dgrad(
+        self, dy: Array, w: Array, g: Conv2dGeometry, mask: Array | None = None, tf32: bool = False
+    ) -> Array:
+        dx = conv2d.dgrad(dy, w, g)
+        return dx if mask is None else elementwise.relu_backward(dx, mask)
 
-    def conv2d_wgrad(self, x: Array, dy: Array, g: Conv2dGeometry) -> Array:
-        return conv2d.wgrad(x, dy, g)
+    def conv2d_wgrad(
+        self, x: Array, dy: Array, g: Conv2dGeometry, bias: bool = False, tf32: bool = False
+    ) -> tuple[Array, Array | None]:
+        return conv2d.wgrad(x, dy, g), conv2d.bias_grad(dy) if bias else None
 
     def bias_grad(self, dy: Array) -> Array:
         return conv2d.bias_grad(dy)
@@ -146,11 +159,22 @@ class NumpyBackend(Backend):
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
         return elementwise.dropout(x, p, key)
 
-    def matmul(self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+    def matmul(
+        self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, tf32: bool = False
+    ) -> Array:
         return linear.matmul(a, b, transpose_a, transpose_b)
 
-    def linear_forward(self, x: Array, w: Array, bias: Array | None) -> Array:
-        return linear.linear_forward(x, w, bias)
+    def linear_forward(
+        self, x: Array, w: Array, bias: Array | None, activation: str | None = None, tf32: bool = False
+    ) -> Array:
+        return linear.linear_forward(x, w, bias, activation)
+
+    def linear_dgrad(self, dy: Array, w: Array, mask: Array | None = None, tf32: bool = False) -> Array:
+        dx = linear.matmul(dy, w)
+        return dx if mask is None else elementwise.relu_backward(dx, mask)
+
+    def linear_wgrad(self, x: Array, dy: Array, bias: bool = False, tf32: bool = False) -> tuple[Array, Array | None]:
+        return linear.matmul(dy, x, transpose_a=True), conv2d.bias_grad(dy) if bias else None
 
     def softmax_cross_entropy_forward(
         self, logits: Array, labels: Array, smoothing: float = 0.0

@@ -48,11 +48,11 @@ WGRAD_SUMS = 8  # running sums of dw, each over its own run of blocks
 SUMS_BYTES = 32 << 20  # of all running sums, tap by tap
 
 
-def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> Array:
-    """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,)."""
+def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation: str | None = None) -> Array:
+    """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,); ``activation="relu"``: max(y, 0)."""
     y = np.empty(g.output_shape, x.dtype)
     rows, columns = axes(g)
-    _correlate(x, w, bias, y, rows, columns, g.groups)
+    _correlate(x, w, bias, y, rows, columns, g.groups, activation)
     return y
 
 
@@ -270,7 +270,16 @@ def _by_group(y: Array, groups: int) -> Array:
     return y.reshape(b * p * q, groups, k // groups).transpose(1, 0, 2)
 
 
-def _correlate(x: Array, w: Array, bias: Array | None, y: Array, rows: Axis, columns: Axis, groups: int) -> None:
+def _correlate(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    rows: Axis,
+    columns: Axis,
+    groups: int,
+    activation: str | None = None,
+) -> None:
     """y (N,P,Q,K) = windows of x (N,H,W,C) times filters (K,R',S',C/groups), plus bias; y may be any view."""
     by_rows = _by_rows(rows, columns, x.shape[3], groups)
     # As many copies of the bias as a row has outputs: short rows are slow to add.
@@ -282,6 +291,8 @@ def _correlate(x: Array, w: Array, bias: Array | None, y: Array, rows: Axis, col
         compute(block, part)
         if bias_row is not None:
             np.add(part, bias_row, out=part)
+        if activation == "relu":
+            np.maximum(part, 0, out=part)
 
     with single_blas_thread:
         for_each(run, _blocks(x.shape[0], rows, columns, x.shape[3], x.itemsize, by_rows, w.nbytes))

@@ -28,14 +28,14 @@ def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = Fa
     return out
 
 
-def linear_forward(x: Array, w: Array, bias: Array | None) -> Array:
-    """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,)."""
+def linear_forward(x: Array, w: Array, bias: Array | None, activation: str | None = None) -> Array:
+    """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,); ``activation="relu"``: max(y, 0)."""
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    _products(x[None], w.T[None], y[None], bias)
+    _products(x[None], w.T[None], y[None], bias, activation)
     return y
 
 
-def _products(a: Array, b: Array, out: Array, bias: Array | None) -> None:
+def _products(a: Array, b: Array, out: Array, bias: Array | None, activation: str | None = None) -> None:
     """out[i] = a[i] b[i] + bias, each cut along the longer side of ``out[i]``: the same bits in a batch as alone."""
     count, m, n = out.shape
     tall = m >= n
@@ -48,6 +48,8 @@ def _products(a: Array, b: Array, out: Array, bias: Array | None) -> None:
         np.matmul(a[i, at] if tall else a[i], b[i] if tall else b[i, :, at], out=part)
         if bias is not None:
             np.add(part, bias if tall else bias[at], out=part)
+        if activation == "relu":
+            np.maximum(part, 0, out=part)
 
     with single_blas_thread:
         for_each(run, [(i, span) for i in range(count) for span in spans(max(m, n), size)])
