@@ -29,6 +29,7 @@ SCALAR_TYPES: dict[str, type[np.generic]] = {
     "long long": np.int64,
     "unsigned long long": np.uint64,
     "float": np.float32,
+    "double": np.float64,
 }
 VECTOR_TYPES: dict[str, tuple[type[np.generic], int]] = {
     f"{prefix}{width}": (scalar, width)

@@ -31,7 +31,6 @@ from gpucnn.backends.declarations import Declaration, Parameter, declarations, s
 GRID_LIMITS = (2**31 - 1, 65535, 65535)
 BLOCK_LIMITS = (1024, 1024, 64)
 SHARED_LIMIT = 227 * 1024  # bytes of one block, the most of any architecture (sm_90)
-FLOAT_MAX = float(np.finfo(np.float32).max)
 
 Binder = Callable[[Any], Any]
 
@@ -194,7 +193,7 @@ def _binder(declaration: Declaration, parameter: Parameter, engine: Any) -> Bind
     """The function that turns a Python argument into what the engine takes for ``parameter``, or raises."""
     where = f"{declaration.name}: argument {parameter.name}"
     if parameter.kind == "scalar":
-        return _float_binder(where) if parameter.c_type == "float" else _integer_binder(where, parameter)
+        return (_float_binder if parameter.dtype.kind == "f" else _integer_binder)(where, parameter)
     if parameter.kind == "struct":
         return _struct_binder(where, parameter)
     check = _array_check(where, parameter, engine)
@@ -203,14 +202,16 @@ def _binder(declaration: Declaration, parameter: Parameter, engine: Any) -> Bind
     return lambda array: None if array is None else check(array)
 
 
-def _float_binder(where: str) -> Binder:
+def _float_binder(where: str, parameter: Parameter) -> Binder:
+    most, scalar, c_type = float(np.finfo(parameter.dtype).max), parameter.dtype.type, parameter.c_type
+
     def bind(value: Any) -> Any:
         if not hasattr(value, "__float__") or (hasattr(value, "ndim") and value.ndim):
-            raise TypeError(f"{where} (float) must be a number, got {_kind(value)}")
+            raise TypeError(f"{where} ({c_type}) must be a number, got {_kind(value)}")
         number = float(value)
-        if math.isfinite(number) and abs(number) > FLOAT_MAX:
-            raise ValueError(f"{where} (float): {number} is out of the range of float32")
-        return np.float32(number)
+        if math.isfinite(number) and abs(number) > most:
+            raise ValueError(f"{where} ({c_type}): {number} is out of the range of {parameter.dtype}")
+        return scalar(number)
 
     return bind
 

@@ -57,6 +57,8 @@ def kernel(parameters: str, bounds: str = "__launch_bounds__(256) ") -> str:
         ("long long\n   x", "scalar", None, "int64", 8, 1),
         ("unsigned long long x", "scalar", None, "uint64", 8, 1),
         ("float x", "scalar", None, "float32", 4, 1),
+        ("double x", "scalar", None, "float64", 8, 1),
+        ("IN double* __restrict__ x", "array", "in", "float64", 8, 1),
     ],
 )
 def test_each_kind_of_parameter(declare, text, kind, direction, dtype, alignment, vector) -> None:
@@ -111,8 +113,8 @@ def test_the_signature_reads_as_a_declaration(declare) -> None:
         (kernel("float* x"), r"k.cu:2: kernel k: pointer parameter 'float\* x' must begin with IN, OUT or INOUT"),
         (kernel("const float* x"), "must begin with IN, OUT or INOUT"),
         (kernel("IN float** x"), "a table of arrays"),
-        (kernel("IN double* x"), r"x points to the unknown type 'double' \(known: int, .*float4"),
-        (kernel("double x"), "has the unknown type 'double'"),
+        (kernel("IN short* x"), r"x points to the unknown type 'short' \(known: int, .*float4"),
+        (kernel("short x"), "has the unknown type 'short'"),
         (kernel("Unknown g"), "has the unknown type 'Unknown'"),
         (
             "struct S { int a; float* p; };\n" + kernel("S s"),

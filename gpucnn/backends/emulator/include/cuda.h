@@ -211,6 +211,8 @@ static inline float __fadd_rn(float x, float y) { return x + y; }
 static inline float __fsub_rn(float x, float y) { return x - y; }
 static inline float __fmul_rn(float x, float y) { return x * y; }
 static inline float __fdiv_rn(float x, float y) { return x / y; }
+static inline double __dmul_rn(double x, double y) { return x * y; }
+static inline double __dadd_rn(double x, double y) { return x + y; }
 static inline float __fmaf_rn(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 static inline float __frcp_rn(float x) { return 1.0f / x; }
 static inline float __fsqrt_rn(float x) { return sqrtf(x); }
@@ -312,9 +314,7 @@ static inline void cp_async_wait() {
   gpucnn_copy_wait(N);
 }
 
-// Room for what later kernels need, each in a header of its own beside this one, included here:
-//   half types (__half, __nv_bfloat16 and their conversions), ldmatrix and mma.sync (a warp collective of gpucnn_warp's kind
-//   that exchanges fragments), clusters and distributed shared memory (several blocks of fibers run together).
+#include "matrix.h"
 
 // ---- how the runtime enters a kernel ---------------------------------------------------------------------------------
 
