@@ -30,6 +30,7 @@ from gpucnn.backends.declarations import Declaration, declarations, included_fil
 from gpucnn.backends.emulator import build, faults
 from gpucnn.backends.emulator import runtime as rt
 from gpucnn.backends.emulator.arguments import Packed
+from gpucnn.backends.emulator.capture import Recording
 from gpucnn.backends.launch import LaunchRecords, three_sizes
 
 Kernel = Callable[..., None]
@@ -86,6 +87,8 @@ class EmulatorEngine(LaunchRecords):
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
         """An array whose bytes are all 0xFF (NaN as a float), so that nothing can rely on what it holds."""
+        if self.capturing:
+            return self.capture.empty(shape, dtype)
         array = np.empty(shape, dtype)
         array.reshape(-1).view(np.uint8).fill(0xFF)
         return array
@@ -93,6 +96,10 @@ class EmulatorEngine(LaunchRecords):
     def kernel(self, declaration: Declaration) -> Kernel:
         """The kernel as a function ``kernel(grid, block, args, shared_mem=0)``; compiled at its first launch."""
         return EmulatedKernel(self, declaration)
+
+    def new_capture(self, memory: object = None) -> Recording:
+        """A capture, to be opened; it takes the memory that it needs."""
+        return Recording(self)
 
     @contextlib.contextmanager
     def exact_ends(self) -> Iterator[None]:
@@ -137,6 +144,9 @@ class EmulatedKernel:
         mode, arch = engine.mode, engine.arch
         library, entry = self._compile(mode, arch)
         self._check_resources(library, three, threads, shared_mem, arch)
+        if engine.capturing:
+            engine.capture.launch(self.declaration, self, three, threads, args, shared_mem)
+            return
         engine.launched(self.declaration.name, three, threads, shared_mem)
         packed = Packed(self.declaration, args, engine._exact)
         launch = rt.Launch(

@@ -27,8 +27,12 @@ enum GpucnnFaultKind {
 
 enum GpucnnWarpOperation {
   kWarpSync, kWarpShuffle, kWarpBallot, kWarpAll, kWarpAny, kWarpAdd, kWarpMin, kWarpMax,
-  kWarpMinSigned, kWarpMaxSigned, kWarpAnd, kWarpOr, kWarpXor, kWarpMatchAny
+  kWarpMinSigned, kWarpMaxSigned, kWarpAnd, kWarpOr, kWarpXor, kWarpMatchAny,
+  kWarpLoadMatrix = 64,  // + the number of matrices, + 8 if transposed
+  kWarpMatrixProduct = 80  // + GpucnnMatrixProduct
 };
+
+enum GpucnnMatrixProduct { kProductF16K16, kProductBf16K16, kProductTf32K8, kProductF16K8 };
 
 enum GpucnnBarrierOperation { kBarrierPlain, kBarrierCount, kBarrierAnd, kBarrierOr };
 
@@ -44,6 +48,9 @@ GPUCNN_EXPORT unsigned char* gpucnn_shared_base;
 GPUCNN_EXPORT unsigned gpucnn_barrier(int operation, int value, const char* file, int line);
 GPUCNN_EXPORT uint64_t gpucnn_warp(int operation, unsigned mask, uint64_t value, int source, const char* file, int line);
 GPUCNN_EXPORT int gpucnn_lane();
+GPUCNN_EXPORT void gpucnn_load_matrix(unsigned* registers, const void* row, int matrices, int transposed, int addresses,
+                                      const char* file, int line);
+GPUCNN_EXPORT void gpucnn_matrix_product(int kind, float* d, const unsigned* a, const unsigned* b, const char* file, int line);
 GPUCNN_EXPORT void gpucnn_copy_async(void* shared, const void* global, int bytes, int valid, const char* file, int line);
 GPUCNN_EXPORT void gpucnn_copy_commit();
 GPUCNN_EXPORT void gpucnn_copy_wait(int groups_in_flight);

@@ -241,6 +241,7 @@ Fiber* lane_of(Fiber* fiber, int lane) {
 // ---- warp collectives -----------------------------------------------------------------------------------------------
 
 bool all_lanes_arrived(Fiber* self) {
+  if (state.at_warp[self->linear / 32] < __builtin_popcount(self->mask)) return false;
   for (unsigned rest = self->mask; rest; rest &= rest - 1) {
     Fiber* other = lane_of(self, __builtin_ctz(rest));
     if (!other || other->state != kAtWarp || other->mask != self->mask || other->operation != self->operation ||
@@ -292,28 +293,40 @@ uint64_t lane_result(Fiber* fiber) {
 
 }  // namespace
 
-uint64_t gpucnn_warp(int operation, unsigned mask, uint64_t value, int source, const char* file, int line) {
+bool warp_arrive(int operation, unsigned mask, const char* file, int line) {
   Fiber* self = state.current;
   if (!(mask >> (self->linear & 31) & 1))
     raise_fault(kFaultWarp, file, line, "calls a warp collective with mask 0x%08x, which leaves out its own lane %d", mask,
                 self->linear & 31);
   self->operation = operation;
   self->mask = mask;
-  self->value = value;
-  self->source = source & 31;
   self->file = file;
   self->line = line;
   self->state = kAtWarp;
-  if (!all_lanes_arrived(self)) {
-    wait();
-    return self->result;
-  }
+  ++state.at_warp[self->linear / 32];
+  if (all_lanes_arrived(self)) return true;
+  wait();
+  return false;
+}
+
+void warp_release(unsigned mask) {
+  for (unsigned rest = mask; rest; rest &= rest - 1) warp_lane(__builtin_ctz(rest))->state = kReady;
+  state.at_warp[state.current->linear / 32] -= __builtin_popcount(mask);
+  state.woken = true;
+}
+
+Fiber* warp_lane(int lane) { return lane_of(state.current, lane); }
+
+uint64_t gpucnn_warp(int operation, unsigned mask, uint64_t value, int source, const char* file, int line) {
+  Fiber* self = state.current;
+  self->value = value;
+  self->source = source & 31;
+  if (!warp_arrive(operation, mask, file, line)) return self->result;
   for (unsigned rest = mask; rest; rest &= rest - 1) {
     Fiber* fiber = lane_of(self, __builtin_ctz(rest));
     fiber->result = lane_result(fiber);
   }
-  for (unsigned rest = mask; rest; rest &= rest - 1) lane_of(self, __builtin_ctz(rest))->state = kReady;
-  state.woken = true;
+  warp_release(mask);
   return self->result;
 }
 
@@ -448,6 +461,7 @@ void run_block(Launch* launch, uint64_t seed) {
   state.waiting = state.exited = 0;
   state.predicates = state.predicates_true = 0;
   state.woken = false;
+  memset(state.at_warp, 0, sizeof state.at_warp);
   state.site_file = nullptr;
   switch_to(next_fiber(), &state.host_sp);
 }

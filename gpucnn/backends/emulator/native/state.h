@@ -83,6 +83,8 @@ struct Fiber {
   uint64_t value;
   uint64_t result;
   int source;
+  void* registers;         // of a matrix collective: what this lane gets,
+  const void* operands[2]; // and what it gives
   PendingCopy* copies;  // cp.async in flight; kept from launch to launch
   int copy_count, copy_capacity;
   int groups;           // committed groups so far
@@ -97,6 +99,7 @@ struct State {
   int waiting;          // threads at the block's barrier
   int exited;
   bool woken;           // somebody became ready in this round
+  int at_warp[32];      // of each warp, the threads that wait at a collective
   const char* barrier_file;  // the barrier where this block waits
   int barrier_line;
   int first_waiting;
@@ -120,6 +123,11 @@ extern State state;
 bool prepare_fibers(int count);
 void run_block(Launch* launch, uint64_t seed);
 bool is_stack_guard(uintptr_t address);
+// The running thread comes to a warp collective. True for the last of `mask`, which does the work for all and calls
+// warp_release; the others wait here until that is done.
+bool warp_arrive(int operation, unsigned mask, const char* file, int line);
+void warp_release(unsigned mask);
+Fiber* warp_lane(int lane);  // of the running thread's warp; null: the block has no such thread
 // memory.cpp
 bool place_arrays(Launch* launch);
 bool place_shared(Launch* launch);
