@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from gpucnn.backends.updates import ALONE, Along, Row
 from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 
 Array = Any  # numpy.ndarray or cupy.ndarray; the two share no base class
@@ -166,7 +167,7 @@ class Backend(ABC):
         lrn_backward wants.
 
         x is (..., C), C-contiguous. The window of channel c is [c - size // 2, c + (size - 1) // 2], as in PyTorch.
-        What is kept is the device's choice: scale on ``cpu``, nothing (None) elsewhere, where backward computes it anew.
+        What is kept is the device's choice: scale on ``cpu``, nothing elsewhere: there backward computes it anew.
         """
 
     @abstractmethod
@@ -231,7 +232,7 @@ class Backend(ABC):
         eps) * dy; where ``training``, mean and variance were x's own, and dy - dbias / rows - z * dweight / rows stands
         in the place of dy there.
 
-        With an ``activation`` f, dy f'(z weight + bias) stands in the place of dy everywhere; z is computed anew from x.
+        With an ``activation`` f, dy f'(z weight + bias) stands in the place of dy everywhere; z is made anew from x.
         """
 
     @abstractmethod
@@ -309,29 +310,23 @@ class Backend(ABC):
         """
 
     # ---- optimizers ----
+    # Arrays of one position share size and memory order and are updated in place, all in one launch. ``rows`` has each
+    # parameter's numbers, ``along`` what the launch does besides (gpucnn/backends/updates.py).
 
     @abstractmethod
     def sgd_step(
         self,
         parameters: Sequence[Array],
         gradients: Sequence[Array],
-        momenta: Sequence[Array] | None,
-        lr: float,
-        momentum: float,
-        dampening: float,
-        weight_decay: float | Sequence[float],
-        nesterov: bool,
-        first: bool,
-        maximize: bool = False,
+        momenta: Sequence[Array | None],
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        """One step of PyTorch's SGD on all arrays, in place, in one launch.
+        """One step of PyTorch's SGD; the numbers are SgdNumbers.
 
-        Arrays of one position share size and memory order.
-
-        d = gradient + weight_decay * parameter; with momentum: buffer = d if ``first`` else momentum * buffer + (1 -
-        dampening) * d, and d = d + momentum * buffer if ``nesterov`` else buffer; parameter -= lr * d. ``momenta`` is
-        None without momentum; ``weight_decay`` is one number for all arrays or one for each. ``maximize`` takes minus
-        the gradient.
+        d = gradient + weight_decay * parameter; with a momentum buffer: buffer = d at the first step, else momentum *
+        buffer + one_minus_dampening * d, and d = d + momentum * buffer if ``nesterov`` else buffer; parameter -= lr *
+        d. ``maximize`` takes minus the gradient.
         """
 
     @abstractmethod
@@ -341,21 +336,15 @@ class Backend(ABC):
         gradients: Sequence[Array],
         exp_avgs: Sequence[Array],
         exp_avg_sqs: Sequence[Array],
-        max_exp_avg_sqs: Sequence[Array] | None,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decays: Sequence[float],
-        decoupled: bool,
-        maximize: bool,
-        step: int,
+        max_exp_avg_sqs: Sequence[Array | None],
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        """Step number ``step`` (from 1) of PyTorch's Adam on all arrays, in place, in one launch.
+        """One step of PyTorch's Adam; the numbers are AdamNumbers.
 
         g = gradient (minus gradient with ``maximize``) + weight_decay * parameter, or, ``decoupled``, parameter *= 1 -
         lr * weight_decay; exp_avg += (1 - beta1) * (g - exp_avg); exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g *
-        g; parameter -= lr / (1 - beta1**step) * exp_avg / (sqrt(exp_avg_sq / (1 - beta2**step)) + eps). With
+        g; parameter -= step_size * exp_avg / (sqrt(exp_avg_sq) * root_correction + eps). Where there is a
         ``max_exp_avg_sqs`` (AMSGrad) the largest exp_avg_sq so far stands in the root.
         """
 
@@ -365,20 +354,16 @@ class Backend(ABC):
         parameters: Sequence[Array],
         gradients: Sequence[Array],
         square_avgs: Sequence[Array],
-        grad_avgs: Sequence[Array] | None,
-        momenta: Sequence[Array] | None,
-        lr: float,
-        alpha: float,
-        eps: float,
-        momentum: float,
-        weight_decays: Sequence[float],
-        maximize: bool,
+        grad_avgs: Sequence[Array | None],
+        momenta: Sequence[Array | None],
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        """One step of PyTorch's RMSprop on all arrays, in place, in one launch.
+        """One step of PyTorch's RMSprop; the numbers are RmspropNumbers.
 
-        g as in :meth:`sgd_step`; square_avg = alpha * square_avg + (1 - alpha) * g * g; with ``grad_avgs`` (centered)
+        g as in :meth:`sgd_step`; square_avg = alpha * square_avg + (1 - alpha) * g * g; with a ``grad_avgs`` (centered)
         grad_avg += (1 - alpha) * (g - grad_avg) and s = square_avg - grad_avg**2, else s = square_avg; d = g / (sqrt(s)
-        + eps); with ``momenta`` momentum_buffer = momentum * momentum_buffer + d and d is that; parameter -= lr * d.
+        + eps); with a momentum buffer buffer = momentum * buffer + d and d is that; parameter -= lr * d.
         """
 
     @abstractmethod
@@ -387,21 +372,61 @@ class Backend(ABC):
         parameters: Sequence[Array],
         gradients: Sequence[Array],
         sums: Sequence[Array],
-        lr: float,
-        eps: float,
-        weight_decays: Sequence[float],
-        maximize: bool,
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        """One step of PyTorch's Adagrad on all arrays, in place, in one launch.
+        """One step of PyTorch's Adagrad; the numbers are AdagradNumbers.
 
-        g as in :meth:`sgd_step`; sum += g * g; parameter -= lr * g / (sqrt(sum) + eps). ``lr`` is that of this step.
+        g as in :meth:`sgd_step`; sum += g * g; parameter -= lr * g / (sqrt(sum) + eps).
         """
 
     @abstractmethod
-    def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
-        """average = decay * average + (1 - decay) * parameter on all arrays, in place, in one launch.
+    def muon_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        momenta: Sequence[Array],
+        steps: int,
+        rows: Sequence[Row],
+        along: Along = ALONE,
+    ) -> None:
+        """One step of Muon with ``steps`` Newton-Schulz iterations; the numbers are MuonNumbers.
 
-        Computed as average - (1 - decay) * (average - parameter), which leaves equal values as they are.
+        Arrays are (outer, K, inner), each a matrix of K rows and M = outer * inner columns. buffer = momentum * buffer
+        + one_minus_momentum * gradient; d = momentum * buffer + one_minus_momentum * gradient with ``nesterov``, else
+        the buffer; x = d / max(|d|, eps), then ``steps`` times x = a x + (b A + c A A) x with A = x x^T, all of the
+        transposed where K > M; with ``renormalize`` parameter *= sqrt(K) / max(|parameter|, eps); parameter = kept *
+        parameter - step_size * x.
+        """
+
+    @abstractmethod
+    def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], row: Row) -> None:
+        """average -= rate * (average - parameter), which leaves equal values as they are; AverageNumbers."""
+
+    @abstractmethod
+    def lookahead_step(self, slow: Sequence[Array], parameters: Sequence[Array], row: Row) -> None:
+        """Where ``active``: slow -= rate * (slow - parameter), parameter = slow; LookaheadNumbers."""
+
+    # ---- loss scaling ----
+    # ``state`` (4,) holds the scale, 1 / scale, the steps since the scale changed, and how many were skipped.
+
+    @abstractmethod
+    def scale_by(self, x: Array, factor: Array) -> Array:
+        """x * factor[0], like x; any shape, C-contiguous."""
+
+    @abstractmethod
+    def check_gradients(
+        self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None
+    ) -> None:
+        """Sets found_inf (1,) to 1 where any gradient is infinite or NaN, and leaves it alone otherwise; multiplies
+        all gradients by inverse_scale (1,) first, in place, where that is given. One launch.
+        """
+
+    @abstractmethod
+    def update_scale(self, state: Array, found_inf: Array, growth: float, backoff: float, interval: int) -> None:
+        """After a step: where any of found_inf (n,) is not 0 the scale shrinks by ``backoff`` and the step is counted
+        as skipped; after ``interval`` others in a row it grows by ``growth`` (unless that is infinite). found_inf is
+        left at 0. One launch.
         """
 
     @abstractmethod
@@ -409,8 +434,12 @@ class Backend(ABC):
         """(1,): (sum |x|**order)**(1/order) over all elements of one or more arrays, max |x| for infinity; NaN if any
         is NaN.
 
-        The order of additions depends on the sizes alone.
+        The order of additions depends on the sizes alone. One launch.
         """
+
+    @abstractmethod
+    def clip_all(self, arrays: Sequence[Array], norm: Array, limit: float, small: float) -> None:
+        """Multiplies all arrays by min(1, limit / (norm[0] + small)), in place, in one launch; NaN where norm is."""
 
     @abstractmethod
     def scale_all(self, arrays: Sequence[Array], factor: Array) -> None:
