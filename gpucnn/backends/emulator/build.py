@@ -38,7 +38,10 @@ COMMON = (
 )  # fmt: skip
 # -ffp-contract=off: a*b+c is fused only where the source says fmaf, so that both modes and every compiler
 # agree on the bits.
-KERNEL = ("-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-ftls-model=global-dynamic")
+# -Bsymbolic: a kernel named `step` is the kernel, and not the C library's function.
+KERNEL = (
+    "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-ftls-model=global-dynamic", "-Wl,-Bsymbolic",
+)  # fmt: skip
 CHECKS = (
     "alignment", "bounds", "signed-integer-overflow", "shift", "integer-divide-by-zero", "unreachable", "return",
     "vla-bound",
@@ -47,7 +50,11 @@ CHECKS = (
 MODES = {
     "strict": ("-O2", "-fsanitize=" + ",".join(CHECKS), "-fno-sanitize-recover=" + ",".join(CHECKS[:5] + CHECKS[7:])),
     "fast": ("-O3", "-fwrapv"),
+    # Each access to memory calls one of native/traffic.cpp's functions, which stand in for ThreadSanitizer's library.
+    "traffic": ("-O2", "-fwrapv", "-fno-tree-vectorize", "-fsanitize=thread"),
 }
+# ThreadSanitizer's own library would be linked by default.
+LIBRARIES = {"traffic": ("-nodefaultlibs", "-lm", "-lc", "-lgcc")}
 
 _EXTERN_SHARED = re.compile(r"\bextern\s+__shared__\s+(?P<type>[^;]*?)\b(?P<name>\w+)\s*\[\s*\]")
 _ALIGNMENT = re.compile(r"(?:__align__|alignas|__builtin_align__)\s*\(\s*(\d+)\s*\)")
@@ -186,6 +193,7 @@ def kernel_library(source: Path, files: Sequence[Path], kernels: Sequence[str], 
     target = runtime.parent / f"{source.stem}-{key}.so"
     if not target.exists():
         command = [*compiler, *options, "kernels.cpp", "shared.s", str(runtime), "-Wl,-rpath,$ORIGIN"]
+        command += LIBRARIES.get(mode, ())
         _compile(command, target, source.name, texts)
     return target
 
@@ -201,7 +209,7 @@ def _wrapper(source: Path, kernels: Sequence[str]) -> str:
 #include {_quoted(source.absolute())}
 
 struct gpucnn_tls_index {{ size_t module, offset; }};
-extern "C" __attribute__((visibility("hidden"))) void* __tls_get_addr(gpucnn_tls_index* index) {{
+extern "C" __attribute__((visibility("hidden"), no_sanitize("thread"))) void* __tls_get_addr(gpucnn_tls_index* index) {{
   return gpucnn_shared_base + index->offset;
 }}
 extern thread_local unsigned char gpucnn_dynamic_shared[];

@@ -31,7 +31,8 @@ from gpucnn.backends.emulator import build, faults
 from gpucnn.backends.emulator import runtime as rt
 from gpucnn.backends.emulator.arguments import Packed
 from gpucnn.backends.emulator.capture import Recording
-from gpucnn.backends.launch import LaunchRecords, three_sizes
+from gpucnn.backends.emulator.traffic import Maps, Traffic
+from gpucnn.backends.launch import Launch, LaunchRecords, three_sizes
 
 Kernel = Callable[..., None]
 Results = list["np.ndarray[Any, Any] | None"]
@@ -74,11 +75,12 @@ class EmulatorEngine(LaunchRecords):
         build.find_compiler()
         self._mode, self._arch, self.timeout, self.seed = mode, arch, timeout, seed
         self._exact = False
+        self._traffic: list[list[Traffic]] = []
 
     @property
     def mode(self) -> str:
-        """ "strict" or "fast"."""
-        return self._mode or settings.emulator_mode()
+        """ "strict" or "fast", or "traffic" while :meth:`traffic` counts."""
+        return "traffic" if self._traffic else self._mode or settings.emulator_mode()
 
     @property
     def arch(self) -> int:
@@ -100,6 +102,17 @@ class EmulatorEngine(LaunchRecords):
     def new_capture(self, memory: object = None) -> Recording:
         """A capture, to be opened; it takes the memory that it needs."""
         return Recording(self)
+
+    @contextlib.contextmanager
+    def traffic(self) -> Iterator[list[Traffic]]:
+        """``with engine.traffic() as records:`` counts, for each launch meanwhile, the bytes that it reads and writes
+        (:class:`~gpucnn.backends.emulator.traffic.Traffic`)."""
+        records: list[Traffic] = []
+        self._traffic.append(records)
+        try:
+            yield records
+        finally:
+            self._traffic = [others for others in self._traffic if others is not records]
 
     @contextlib.contextmanager
     def exact_ends(self) -> Iterator[None]:
@@ -156,7 +169,15 @@ class EmulatedKernel:
             shared_alignment=library.shared_alignment, seed=engine.seed, timeout_seconds=engine.timeout or 0.0,
         )  # fmt: skip
         with rt.runtime().lock:
-            if mode == "fast":
+            if mode == "traffic":
+                maps = Maps(packed)
+                launch.count_traffic = 1
+                packed.write_through()
+                self._run(launch, packed, FAST_RUN)
+                counts = maps.traffic(Launch(self.declaration.name, three, threads, shared_mem))
+                for records in engine._traffic:
+                    records.append(counts)
+            elif mode == "fast":
                 packed.write_through()
                 self._run(launch, packed, FAST_RUN)
             else:

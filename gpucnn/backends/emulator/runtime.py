@@ -28,6 +28,11 @@ class Array(Structure):
         ("table_first", c_int32),
         ("table_count", c_int32),
         ("device", c_uint64),
+        ("read_map", c_void_p),
+        ("written_map", c_void_p),
+        ("map_offset", c_size_t),
+        ("requested_read", c_uint64),
+        ("requested_written", c_uint64),
     )
 
 
@@ -50,6 +55,7 @@ class Launch(Structure):
         ("poison", c_int32),
         ("shared_poison", c_int32),
         ("timeout_seconds", c_double),
+        ("count_traffic", c_int32),
     )
 
 

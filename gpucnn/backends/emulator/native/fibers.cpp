@@ -379,6 +379,7 @@ void gpucnn_copy_async(void* shared, const void* global, int bytes, int valid, c
   PendingCopy* copy = self->copies + self->copy_count;
   state.site_file = file;
   state.site_line = line;
+  if (valid) note_access(global, bytes, false);
   if (valid) memcpy(copy->data, global, bytes);
   else memset(copy->data, 0, bytes);
   state.site_file = nullptr;

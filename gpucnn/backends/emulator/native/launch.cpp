@@ -80,6 +80,7 @@ GPUCNN_EXPORT int gpucnn_launch(Launch* launch, Fault* fault) {
   if (block_order == nullptr) return fail(fault, kFaultMemoryLimit);
   shuffle(block_order, blocks, launch->order, launch->seed);
   install_handlers(launch->timeout_seconds);
+  count_traffic(launch->count_traffic ? launch : nullptr);
   if (sigsetjmp(state.leave, 1) == 0) {
     for (int64_t i = 0; i < blocks; ++i) {
       unsigned index = block_order[i];
@@ -91,6 +92,7 @@ GPUCNN_EXPORT int gpucnn_launch(Launch* launch, Fault* fault) {
     }
     collect_arrays(launch, fault);
   }
+  count_traffic(nullptr);
   state.in_kernel = false;
   state.current = nullptr;
   restore_handlers();

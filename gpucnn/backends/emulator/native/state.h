@@ -24,6 +24,11 @@ struct Array {
   int32_t table_first;  // kTable: the arrays whose addresses it holds
   int32_t table_count;
   uint64_t device;      // the address that the kernel sees; filled in by the launch
+  uint64_t* read_map;     // a launch whose traffic is counted: the bit of each byte, the first one's number `map_offset`
+  uint64_t* written_map;
+  size_t map_offset;
+  uint64_t requested_read;  // bytes of all accesses
+  uint64_t requested_written;
 };
 
 struct Launch {
@@ -42,6 +47,7 @@ struct Launch {
   int32_t poison;          // what outputs and the bytes beside arrays hold
   int32_t shared_poison;   // another one, so that a copy of it into an output does not look unwritten
   double timeout_seconds;  // 0: none
+  int32_t count_traffic;
 };
 
 struct Fault {
@@ -134,6 +140,9 @@ bool place_shared(Launch* launch);
 void fill_shared();
 bool collect_arrays(Launch* launch, Fault* fault);
 void locate_address(uintptr_t address, Fault* fault);
+// traffic.cpp
+void count_traffic(Launch* launch);  // from now on; null: no more
+void note_access(const void* address, size_t bytes, bool write);
 // faults.cpp
 void install_handlers(double timeout_seconds);
 void restore_handlers();
