@@ -6,9 +6,9 @@ cannot be used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpucnn import settings
 from gpucnn.backends.cuda import driver
@@ -17,6 +17,8 @@ from gpucnn.backends.cuda.memory import tracker
 if TYPE_CHECKING:
     from gpucnn.backends.cuda.compiler import Report
     from gpucnn.backends.cuda.precompile import KernelState
+    from gpucnn.graphs import GraphedStep
+    from gpucnn.tensor import Tensor
 
 __all__ = [
     "compile_all",
@@ -25,6 +27,7 @@ __all__ = [
     "empty_cache",
     "get_device_capability",
     "get_device_name",
+    "graph",
     "is_available",
     "max_memory_allocated",
     "memory_allocated",
@@ -141,3 +144,36 @@ def empty_cache() -> None:
 
     cupy.get_default_memory_pool().free_all_blocks()
     cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def graph(
+    step: Callable[..., Any], *example_inputs: Tensor, device: str | None = None, shapes: int = 1
+) -> GraphedStep:
+    """``step`` as one CUDA graph: a callable that copies its inputs to a fixed place, starts all launches of the step
+    with one call, and returns the step's outputs.
+
+    ``step(*inputs)`` is run once as it is, on copies of ``example_inputs``: that is a step like any other, and
+    ``.first`` has its outputs. Then it is captured: what it asks the device to do is recorded and not done. A call
+    replays that, in the same order and with the same bits as ``step`` itself. Outputs, and the gradients that the step
+    leaves, are the same tensors each time: the next call overwrites them.
+
+    A replay runs no Python. So the step must do the same launches each time and must not look at values on the host;
+    of what gpucnn has, random streams go on and optimizers and moving averages see their new learning rates. Works on
+    ``cuda`` and on ``emulated``; ``device`` is where a step without inputs runs.
+
+    >>> trained = gpucnn.cuda.graph(train_step, images, labels)   # doctest: +SKIP
+    >>> for images, labels in loader:                             # doctest: +SKIP
+    ...     loss = trained(images, labels)
+
+    Args:
+        shapes: how many sets of input shapes are captured. A call with new shapes runs the step as it is and captures
+            it for the next time; one set too many is an error.
+
+    Raises:
+        RuntimeError: the step cannot be captured; names the operator that reads a value on the host, copies from it, or
+            calls a library that cannot be captured. Also for a capture within a capture, and on cpu.
+        ValueError: at a call, shapes or dtypes that were not captured; names both.
+    """
+    from gpucnn import graphs
+
+    return graphs.graph(step, example_inputs, device, shapes)

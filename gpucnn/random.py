@@ -260,6 +260,12 @@ class Generator:
             self._steps[purpose] = step + 1
         return key
 
+    def advance(self, counts: Mapping[int, int]) -> None:
+        """Takes so many streams of each purpose as used, as so many calls of :meth:`next_key` would."""
+        with self._lock:
+            for purpose, count in counts.items():
+                self._steps[int(purpose)] = self._steps.get(int(purpose), 0) + count
+
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs to go on from here: plain numbers and strings, fit for JSON."""
         with self._lock:

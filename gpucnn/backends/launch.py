@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,10 +47,17 @@ class Launch:
 
 
 class LaunchRecords:
-    """What both engines are besides: ``record()`` lists the launches made while it is open."""
+    """What both engines are besides: ``record()`` lists the launches made while it is open, and ``capture`` is the
+    capture that is open, if one is (:mod:`gpucnn.backends.capture`)."""
 
     def __init__(self) -> None:
         self._records: list[list[Launch]] = []
+        self.capture: Any = None
+
+    @property
+    def capturing(self) -> bool:
+        """Whether what this thread launches is captured, and not run."""
+        return self.capture is not None and self.capture.thread == threading.get_ident()
 
     @contextmanager
     def record(self) -> Iterator[list[Launch]]:

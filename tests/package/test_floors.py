@@ -11,14 +11,14 @@ PACKAGE = Path(gpucnn.__file__).parent
 
 # From the ground up. A name stands for a module or a folder; `backends.emulator` comes before `backends`.
 FLOORS = [
-    {"settings", "cupy_choice", "device", "geometry", "random"},
-    {"backends.base", "backends.declarations", "backends.launch", "backends.labels", "layout"},
+    {"settings", "cupy_choice", "device", "dtypes", "geometry", "random"},
+    {"backends.base", "backends.capture", "backends.declarations", "backends.launch", "backends.labels", "layout"},
     {"backends.cuda.driver", "backends.cuda.cache", "backends.cuda.memory", "backends.cuda.compiler"},
     {"backends.numpy", "backends.cuda", "backends.emulator"},
     {"backends"},
-    {"cuda"},
-    {"autograd", "indexing", "tensor", "creation"},
+    {"precision", "autograd", "indexing", "tensor", "creation"},
     {"functional", "gradient_check"},
+    {"graphs", "cuda"},
     {"nn", "optim", "serialization"},
     {"models"},
     {"data", "viz", "machine"},

@@ -30,9 +30,15 @@ from gpucnn.backends.cuda import (
     scatter,
 )
 from gpucnn.backends.cuda.counters import Counters
+from gpucnn.backends.capture import NotCapturable, refuse_read
 from gpucnn.backends.launch import Launcher
+from gpucnn.backends.updates import ALONE, Along, Row
 from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 from gpucnn.layout import memory_axes
+from gpucnn.random import Purpose
+
+
+NEEDS = {"float32": 0, "float16": 75, "tf32": 80, "bfloat16": 80}  # the least compute capability of each precision
 
 
 class CudaBackend(Backend):
@@ -64,6 +70,11 @@ class CudaBackend(Backend):
 
     def constant(self, values: Any) -> Array:
         """A NumPy array on the device, to be kept: it is there before this returns, so any stream may use it."""
+        if self.engine.capturing:
+            raise NotCapturable(
+                "a constant cannot be copied to the device while a step is captured: the step needs arrays that its"
+                " first run, the warm-up, did not have"
+            )
         with self.context():
             array = self.xp.array(values)
             if self.xp is not np:
@@ -77,11 +88,14 @@ class CudaBackend(Backend):
         return device
 
     def from_host(self, array: Any) -> Array:
+        if self.engine.capturing:
+            raise NotCapturable("a copy from the host cannot be captured: make such tensors before the step")
         view, back = _by_memory_order(array)
         with self.context():
             return self.xp.array(view, order="C", copy=True).transpose(back)
 
     def to_host(self, array: Array) -> Any:
+        refuse_read(self.engine)
         view, back = _by_memory_order(array)
         with self.context():
             host = view.copy() if self.xp is np else view.get()
@@ -89,10 +103,16 @@ class CudaBackend(Backend):
         return host.transpose(back)
 
     def synchronize(self) -> None:
+        refuse_read(self.engine)
         with self.context():
             if self.xp is not np:
                 self.xp.cuda.Device(self.engine.index).synchronize()
             self.check_faults()
+
+    def stream_offset(self, purpose: int = Purpose.DROPOUT) -> Array | None:
+        """While a step is captured an int64 array (1,) on the device: a kernel that draws from a random stream of this
+        ``purpose`` adds it to the stream's step, so that each replay has numbers of its own. None otherwise."""
+        return self.engine.capture.offset(purpose) if self.engine.capturing else None
 
     def check_faults(self) -> None:
         """Raises what kernels found wrong in their data since the last check (ValueError for a label out of range)."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpucnn.backends.cuda import compiler, driver
 from gpucnn.backends.cuda.cache import KernelCache
+from gpucnn.backends.cuda.graph import GraphMemory, StreamCapture
 from gpucnn.backends.cuda.memory import tracker
 from gpucnn.backends.declarations import Declaration
 from gpucnn.backends.launch import LaunchRecords, address
@@ -70,6 +71,11 @@ class CudaEngine(LaunchRecords):
             raise compiler.CompileError(f"{source.name} cannot be compiled for {self.name}: {built.error}")
         return built.path
 
+    def new_capture(self, memory: GraphMemory | None = None) -> StreamCapture:
+        """A capture, to be opened; with memory of its own, or that of other graphs that are never replayed at the same
+        time."""
+        return StreamCapture(self, memory)
+
     def pointer_table(self, arrays: Sequence[Any]) -> Any:
         """The arrays' addresses as an array on the GPU.
 
@@ -77,6 +83,8 @@ class CudaEngine(LaunchRecords):
         stream has its own: what it launches next comes after its copy, and nobody waits.
         """
         addresses = np.array([address(array) for array in arrays], np.uint64)
+        if self.capturing:
+            return self.capture.pointer_table(arrays, addresses)
         with self._lock, self.device:
             key = (self.xp.cuda.get_current_stream().ptr, addresses.tobytes())
             table = self._tables.get(key)
@@ -104,7 +112,10 @@ class _CudaKernel:
         engine = self.engine
         if self.raw is None:
             self.raw = engine.load(self.declaration)
-        engine.launched(self.declaration.name, grid, block, shared_mem)
+        if engine.capturing:
+            engine.capture.launched(self.declaration.name, grid, block, shared_mem, args)
+        else:
+            engine.launched(self.declaration.name, grid, block, shared_mem)
         if self.current_device() == engine.index:
             self._run(grid, block, args, shared_mem)
         else:

@@ -41,8 +41,15 @@ def next_launch(backend: Any, classes: int) -> tuple[Array, int]:
     number = min(record.launches - record.checked, MOST_LAUNCHES)
     if not record.classes or record.classes[-1][1] != classes:
         record.classes.append((number, classes))
-    record.launches += 1
+    if backend.engine.capturing:  # it runs at each replay, and not now
+        backend.engine.capture.before_replay(lambda: _count(record))
+    else:
+        _count(record)
     return record.words, number
+
+
+def _count(record: _Record) -> None:
+    record.launches += 1
 
 
 def check(backend: Any) -> None:

@@ -1,0 +1,141 @@
+"""Capture on a GPU: what a thread gives to a stream becomes one CUDA graph, which a replay starts with one call.
+
+What this file relies on, read in the source of CuPy 14 (cupy/cuda/stream.pyx, graph.pyx, memory.pyx and
+cupy_backends/cuda/libs/*.pyx):
+
+* ``Stream.begin_capture`` refuses the default stream, and captures in the mode "relaxed", in which the memory pool may
+  ask the driver for more memory and other threads go on as they like. A stream that does not block the default stream
+  is needed besides, for a default stream that waited for a capturing one would be an error (CUDA C++ Programming
+  Guide, "Cross-stream Dependencies and Events").
+* A pool gives memory that is freed during a capture to what is captured after it. That is right within one graph, whose
+  nodes run in order, and wrong outside of it: so the graph has a pool of its own, which lives as long as the graph.
+  Graphs that are replayed one after another on one stream may share theirs.
+* cuBLAS, cuRAND, cuSOLVER and cuSPARSE raise NotImplementedError when a capturing stream is set, and copies between
+  host and device that wait raise the runtime's error. Kernels of its own, asynchronous memset and copies within the
+  device are captured.
+* A graph is instantiated by ``end_capture`` and started by ``Graph.launch`` on any stream, by default the current one.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backends.capture import Capture
+from gpucnn.backends.cuda.memory import tracker
+from gpucnn.backends.launch import address
+from gpucnn.random import Purpose
+
+STREAMS = len(Purpose) + 8  # purposes of random streams that one step may use
+
+
+class GraphMemory:
+    """A memory pool for the graphs that are replayed in turn."""
+
+    def __init__(self, cupy: Any) -> None:
+        self.pool = cupy.cuda.MemoryPool()
+        self.begins: set[int] = set()  # where the pieces begin that the pool gave
+        memory = cupy.cuda.memory
+        counted = tracker.wrap(self.pool.malloc, memory.MemoryPointer, memory.UnownedMemory)
+
+        def allocate(size: int) -> Any:
+            pointer = counted(size)
+            self.begins.add(int(pointer.ptr))
+            return pointer
+
+        self.allocate = allocate
+
+
+class StreamCapture(Capture):
+    """A CUDA graph and all that it needs to stay valid: memory, tables of pointers, the arrays that were there."""
+
+    def __init__(self, engine: Any, memory: GraphMemory | None = None) -> None:
+        super().__init__(engine)
+        self.cupy = engine.xp
+        self.memory = memory if memory is not None else GraphMemory(self.cupy)
+        with engine.device:
+            self.offsets = self.cupy.zeros(STREAMS, np.int64)
+            self.stream = self.cupy.cuda.Stream(non_blocking=True)
+        self.graph: Any = None
+        self._tables: dict[bytes, tuple[Any, Any]] = {}  # (table, addresses) by the addresses' bytes
+        self._kept: dict[int, Any] = {}  # by their address: arrays that are not of the graph's own memory
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Within it what this thread launches is captured and not run.
+
+        Raises what CuPy raises where something cannot be captured; the stream is then as it was.
+        """
+        cupy, collecting = self.cupy, gc.isenabled()
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()  # of the warm-up: the capture needs as much again
+        gc.disable()  # what is collected meanwhile could destroy an event or a module, which is no work for a graph
+        try:
+            with self.engine.device, cupy.cuda.using_allocator(self.memory.allocate), self.stream:
+                self.stream.begin_capture()
+                try:
+                    yield
+                except BaseException:
+                    self._abandon()
+                    raise
+                self.graph = self.stream.end_capture()
+        finally:
+            if collecting:
+                gc.enable()
+        self._fill_tables()
+
+    def _abandon(self) -> None:
+        try:
+            self.stream.end_capture()
+        except Exception:  # the capture is invalid already, which the exception under way has said
+            self.graph = None
+
+    def replay(self) -> None:
+        """Starts the graph on the current stream."""
+        with self.engine.device:
+            self.graph.launch()
+
+    def launched(self, kernel: str, grid: Any, block: Any, shared_mem: int, args: Iterable[Any] = ()) -> None:
+        """Notes a launch that is being recorded, and keeps the arrays that it reads outside of the graph's memory."""
+        super().launched(kernel, grid, block, shared_mem)
+        for argument in args:
+            if isinstance(argument, self.cupy.ndarray):
+                self._keep(argument)
+
+    def _keep(self, array: Any) -> None:
+        if array is not None and (begin := self._memory_begin(array)) not in self.memory.begins:
+            self._kept[begin] = array
+
+    @staticmethod
+    def _memory_begin(array: Any) -> int:
+        memory = getattr(array.data, "mem", None)
+        return address(array) if memory is None else int(memory.ptr)
+
+    def pointer_table(self, arrays: Iterable[Any], addresses: Any) -> Any:
+        """Memory on the device for these addresses. They are written after the capture: a copy from the host would be
+        captured, or refused."""
+        for array in arrays:
+            self._keep(array)
+        key = addresses.tobytes()
+        if key not in self._tables:
+            self._tables[key] = self.cupy.empty(addresses.shape, np.uint64), addresses
+        return self._tables[key][0]
+
+    def _fill_tables(self) -> None:
+        with self.engine.device:
+            for table, addresses in self._tables.values():
+                table.set(addresses)
+            self.cupy.cuda.get_current_stream().synchronize()
+
+    # ---- arrays: the GPU's driver sees what is done with them ----
+
+    @staticmethod
+    def watched(array: Any) -> Any:
+        """``array`` itself."""
+        return array
+
+    released = watched
