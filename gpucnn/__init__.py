@@ -7,7 +7,9 @@
 tensor([2., 4., 6.])
 """
 
-from gpucnn import autograd, backends, cuda, functional, random
+from typing import Any
+
+from gpucnn import autograd, backends, cuda, dtypes, functional, random
 from gpucnn.autograd import Function, enable_grad, is_grad_enabled, no_grad
 from gpucnn.creation import (
     arange,
@@ -43,8 +45,9 @@ from gpucnn.functional.linear import matmul
 from gpucnn.functional.reduction import all, any, argmax, argmin, max, mean, min, std, sum, var
 from gpucnn.functional.shape import cat, flatten, permute, reshape, split, squeeze, stack, transpose, unsqueeze
 from gpucnn.gradient_check import gradcheck
+from gpucnn.precision import get_precision, precision
 from gpucnn.random import manual_seed
-from gpucnn.tensor import Tensor, bool_, float32, float64, int32, int64, uint8
+from gpucnn.tensor import Tensor, bool_, float16, float32, float64, int32, int64, uint8
 
 from gpucnn import models, nn, optim  # isort: skip - they build on all of the above
 from gpucnn.serialization import load, save  # isort: skip
@@ -63,6 +66,7 @@ __all__ = [
     "argmin",
     "autograd",
     "backends",
+    "bfloat16",
     "bool_",
     "cat",
     "clip",
@@ -73,11 +77,13 @@ __all__ = [
     "enable_grad",
     "exp",
     "flatten",
+    "float16",
     "float32",
     "float64",
     "from_dlpack",
     "full",
     "functional",
+    "get_precision",
     "gradcheck",
     "int32",
     "int64",
@@ -101,6 +107,7 @@ __all__ = [
     "optim",
     "permute",
     "pow",
+    "precision",
     "rand",
     "randn",
     "random",
@@ -122,5 +129,12 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "bfloat16":  # its package is imported only where it is asked for
+        return dtypes.bfloat16()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 cuda.on_import()

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpucnn import layout
+from gpucnn import dtypes, layout
 from gpucnn.device import Device
 
 
@@ -257,7 +257,7 @@ class Function:
         node = Node(cls, ctx, args, fresh, device)
         for index, (output, original) in enumerate(zip(fresh, outputs, strict=True)):
             marked = any(original is other for other in ctx._non_differentiable)
-            if not marked and output.data.dtype.kind == "f":
+            if not marked and dtypes.is_floating(output.data.dtype):
                 output.requires_grad, output.node, output.output_index = True, node, index
         ctx._non_differentiable = ()
         return tuple(fresh) if isinstance(result, tuple) else fresh[0]

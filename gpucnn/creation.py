@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import backends, layout, random
+from gpucnn import backends, dtypes, layout, random
 from gpucnn.device import Device
 from gpucnn.device import device as _device
 from gpucnn.tensor import DeviceLike, Tensor, bool_, filled, float32, int64, resolve_device
@@ -36,12 +36,12 @@ def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_gra
     elif hasattr(data, "__cuda_array_interface__") and hasattr(data, "get"):
         data = data.get()
     inferred = not hasattr(data, "dtype")
-    array = np.array(data, dtype=dtype)
+    array = np.array(data, dtype=None if dtype is None else dtypes.as_dtype(dtype))
     if dtype is None and inferred and array.dtype == np.float64:
         array = array.astype(np.float32)
     elif dtype is None and inferred and array.dtype == np.int_:
         array = array.astype(np.int64, copy=False)  # NumPy 1 makes 32 bits of Python's ints on Windows
-    if array.dtype.kind not in "fiub":
+    if dtypes.kind(array.dtype) not in "fiub":
         raise TypeError(f"tensor: expected numbers, got elements of {array.dtype}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return _on_device(layout.canonical(array), device, requires_grad)
@@ -103,20 +103,20 @@ def arange(*bounds: float, dtype: Any = None, device: DeviceLike = None) -> Tens
     """[start, end) by steps, as ``range``; int64 for ints, float32 for floats."""
     array = np.arange(*bounds)
     chosen = dtype or (float32 if array.dtype.kind == "f" else int64)
-    return _on_device(array.astype(chosen), device, False)
+    return _on_device(array.astype(dtypes.as_dtype(chosen)), device, False)
 
 
 def randn(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Standard normal variates of the global stream (:func:`gpucnn.manual_seed`), the same on every device."""
     key = random.default_generator.next_key(random.Purpose.SAMPLE)
-    values = random.normal(_shape(size), key).astype(dtype or float32, copy=False)
+    values = random.normal(_shape(size), key).astype(dtypes.as_dtype(dtype or float32), copy=False)
     return _on_device(layout.canonical(values), device, requires_grad)
 
 
 def rand(*size: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:
     """Uniform variates in [0, 1) of the global stream (:func:`gpucnn.manual_seed`), the same on every device."""
     key = random.default_generator.next_key(random.Purpose.SAMPLE)
-    values = random.uniform(_shape(size), key).astype(dtype or float32, copy=False)
+    values = random.uniform(_shape(size), key).astype(dtypes.as_dtype(dtype or float32), copy=False)
     return _on_device(layout.canonical(values), device, requires_grad)
 
 

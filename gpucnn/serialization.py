@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import backends
+from gpucnn import backends, dtypes
 from gpucnn.creation import tensor
 from gpucnn.device import Device
 from gpucnn.device import device as _device
@@ -38,6 +38,7 @@ _DTYPES = frozenset(
         "bool",
         *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
         "float16",
+        "bfloat16",
         "float32",
         "float64",
     ]
@@ -75,6 +76,8 @@ def load(path: PathLike, device: DeviceLike = None) -> Any:
     path = os.fspath(path)
     place = backends.default_device() if device is None else _device(device)
     backends.get(place)  # a device that cannot be used says so here, not as a fault of the file
+    with suppress(ImportError):  # gives NumPy the name bfloat16
+        dtypes.bfloat16()
     with open(path, "rb"):  # a folder, a missing or an unreadable file: the system's own error
         pass
     try:
@@ -146,7 +149,7 @@ def _compact(value: Any) -> bytes:
 def _crc(array: Array) -> int:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     start = zlib.crc32(f"{little.dtype.str} {little.shape}".encode())
-    return zlib.crc32(little.tobytes() if little.size == 0 else memoryview(little.data).cast("B"), start)
+    return zlib.crc32(little.tobytes() if little.size == 0 else memoryview(little.reshape(-1).view(np.uint8)), start)
 
 
 def _encode(value: Any, path: tuple[str, ...], arrays: dict[str, Array]) -> Any:

@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpucnn import backends, indexing, layout
+from gpucnn import backends, dtypes, indexing, layout
 from gpucnn.autograd import Node, Recorded, Version, backward, is_grad_enabled, running_on
 from gpucnn.device import Device
 from gpucnn.device import device as _device
 
+float16 = np.dtype(np.float16)
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)
 int32 = np.dtype(np.int32)
@@ -52,7 +53,7 @@ class Tensor(Recorded):
             raise TypeError(
                 f"Tensor: expected a {kind} for {self.device}, got {type(data).__name__}; see gpucnn.tensor"
             )
-        if data.dtype.kind not in "fiub":
+        if dtypes.kind(data.dtype) not in "fiub":
             raise TypeError(f"Tensor: expected real numbers or bools, got elements of {data.dtype}")
         self.data = data
         self.grad: Tensor | None = None
@@ -104,7 +105,7 @@ class Tensor(Recorded):
 
     def is_floating_point(self) -> bool:
         """Whether the elements are real numbers."""
-        return self.dtype.kind == "f"
+        return dtypes.is_floating(self.dtype)
 
     # ---- the tape ----
 
@@ -244,7 +245,10 @@ class Tensor(Recorded):
         return format(self.item(), spec) if spec and self.numel() == 1 else format(str(self), spec)
 
     def __repr__(self) -> str:
-        body = np.array2string(self.numpy(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
+        values = self.numpy()
+        if dtypes.is_half(values.dtype):  # NumPy formats bfloat16 without regard to the precision asked for
+            values = values.astype(float32)
+        body = np.array2string(values, separator=", ", prefix="tensor(", precision=4, threshold=1000)
         extras = [] if self.device.type == "cpu" else [f"device='{self.device}'"]
         if self.dtype not in (float32, int64, bool_):
             extras.append(f"dtype={self.dtype}")
@@ -375,6 +379,7 @@ class Tensor(Recorded):
     any: ClassVar[_Method]
     argmax: ClassVar[_Method]
     argmin: ClassVar[_Method]
+    bfloat16: ClassVar[_Method]
     clamp: ClassVar[_Method]
     clip: ClassVar[_Method]
     clone: ClassVar[_Method]
@@ -387,6 +392,7 @@ class Tensor(Recorded):
     expand: ClassVar[_Method]
     flatten: ClassVar[_Method]
     float: ClassVar[_Method]
+    half: ClassVar[_Method]
     log: ClassVar[_Method]
     log_softmax: ClassVar[_Method]
     long: ClassVar[_Method]
@@ -427,4 +433,4 @@ def filled(name: str, shape: tuple[int, ...], dtype: Any, device: Device) -> Ten
     """What the array module's ``zeros``, ``ones`` or ``empty`` makes, as a tensor."""
     backend = backends.get(device)
     with backend.context():
-        return Tensor(layout.allocate(getattr(backend.xp, name), shape, dtype), device)
+        return Tensor(layout.allocate(getattr(backend.xp, name), shape, dtypes.as_dtype(dtype)), device)

@@ -30,6 +30,7 @@ class Backend(ABC):
     name: str  # "cpu", "cuda" or "emulated"
     xp: Any  # the array module: numpy or cupy
     float64: bool  # whether primitives compute in float64 too
+    precisions: tuple[str, ...]  # the names that gpucnn.precision() takes here
 
     def context(self) -> AbstractContextManager[Any]:
         """Makes this device the current one of ``xp`` while primitives and ``xp`` functions run."""
@@ -242,6 +243,45 @@ class Backend(ABC):
 
         The same key gives the same mask, so backward is this function on dy.
         """
+
+    # ---- arithmetic ----
+
+    @abstractmethod
+    def computes(self, dtype: Any) -> bool:
+        """Whether primitives take arrays of ``dtype``: float32 and, on ``cpu``, float64, elsewhere float16 and
+        bfloat16.
+        """
+
+    @abstractmethod
+    def add(self, x: Array, y: Array, activation: str | None = None) -> Array:
+        """x + y, of one shape and dtype, C-contiguous; with ``activation="relu"`` max(x + y, 0), NaN kept."""
+
+    @abstractmethod
+    def scale(self, x: Array, factor: float, by: Array | None = None, dtype: Any = None) -> Array:
+        """x * factor, times the one element of ``by`` (1,) where it is given; any shape, C-contiguous.
+
+        ``by`` has the dtype of the loss: float32, or on ``cpu`` that of x. ``dtype``: that of x, or a half type for
+        float32.
+        """
+
+    @abstractmethod
+    def cast(self, x: Array, dtype: Any) -> Array:
+        """x in ``dtype``, rounded to nearest: float32 to float16 or bfloat16, or back; any shape, C-contiguous."""
+
+    @abstractmethod
+    def cast_all(self, arrays: Sequence[Array], outs: Sequence[Array]) -> None:
+        """outs[i] = arrays[i] on all arrays, from float32 to the one half dtype of ``outs``, in one launch.
+
+        Arrays of one position share size and memory order.
+        """
+
+    @abstractmethod
+    def transpose(self, x: Array) -> Array:
+        """(B, N, M) of x (B, M, N), copied: channels-last memory to C order, and back."""
+
+    @abstractmethod
+    def resize_rows(self, x: Array, columns: int) -> Array:
+        """(..., columns) of x (..., C): the first elements of each row, and zeros behind them where there are more."""
 
     # ---- matrices ----
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn import layout
+from gpucnn import dtypes, layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
-from gpucnn.tensor import Tensor
+from gpucnn.functional.shape import to
+from gpucnn.tensor import Tensor, float32
 
 
 def _on_memory(x: Tensor, primitive: Any, *others: Tensor) -> Tensor:
@@ -147,11 +148,17 @@ def silu(input: Tensor) -> Tensor:
 
 def softmax(input: Tensor, dim: int) -> Tensor:
     """exp(input) / sum exp(input) along ``dim``, for inputs of any size."""
-    checks.floating("softmax", input=input)
-    return Softmax.apply(input, checks.axis("softmax", dim, input.ndim))
+    checks.real("softmax", input=input)
+    axis = checks.axis("softmax", dim, input.ndim)
+    if dtypes.is_half(input.dtype):
+        return to(Softmax.apply(to(input, dtype=float32), axis), dtype=input.dtype)
+    return Softmax.apply(input, axis)
 
 
 def log_softmax(input: Tensor, dim: int) -> Tensor:
     """The logarithm of :func:`softmax`, computed without it."""
-    checks.floating("log_softmax", input=input)
-    return LogSoftmax.apply(input, checks.axis("log_softmax", dim, input.ndim))
+    checks.real("log_softmax", input=input)
+    axis = checks.axis("log_softmax", dim, input.ndim)
+    if dtypes.is_half(input.dtype):
+        return to(LogSoftmax.apply(to(input, dtype=float32), axis), dtype=input.dtype)
+    return LogSoftmax.apply(input, axis)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gpucnn import dtypes
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
 from gpucnn.functional.operands import (
@@ -72,7 +73,7 @@ class Divide(Function):
     def forward(ctx: Any, x: Operand, y: Operand) -> Tensor:
         _save(ctx, x if ctx.needs_input_grad[1] else None, y)
         ctx.x, ctx.y = shape_of(x), shape_of(y)
-        if common_dtype(x, y).kind != "f":  # the quotient of integers is float32
+        if not dtypes.is_floating(common_dtype(x, y)):  # the quotient of integers is float32
             x = x.to(dtype=float32) if isinstance(x, Tensor) else float(x)
             y = y.to(dtype=float32) if isinstance(y, Tensor) else float(y)
         return compute_alike(reference(x, y), "true_divide", x, y)
@@ -284,19 +285,19 @@ def abs(input: Tensor) -> Tensor:
 
 def exp(input: Tensor) -> Tensor:
     """e ** input."""
-    checks.floating("exp", input=input)
+    checks.real("exp", input=input)
     return Exp.apply(input)
 
 
 def log(input: Tensor) -> Tensor:
     """The natural logarithm of input."""
-    checks.floating("log", input=input)
+    checks.real("log", input=input)
     return Log.apply(input)
 
 
 def sqrt(input: Tensor) -> Tensor:
     """The square root of input."""
-    checks.floating("sqrt", input=input)
+    checks.real("sqrt", input=input)
     return Sqrt.apply(input)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpucnn import dtypes
 from gpucnn.tensor import Tensor, float32, float64
 
 FORMATS = ("NCHW", "NHWC")
 REDUCTIONS = ("none", "mean", "sum")
+REAL = "float32 or float64, float16 or bfloat16"
 
 
 def tensors(operator: str, **arguments: Any) -> None:
@@ -21,18 +23,44 @@ def tensors(operator: str, **arguments: Any) -> None:
         raise ValueError(f"{operator}: tensors on two devices: {where}")
 
 
-def floating(operator: str, **arguments: Any) -> None:
-    """As :func:`tensors`; raises TypeError unless all are of one real dtype that the device computes in."""
+def real(operator: str, **arguments: Any) -> None:
+    """As :func:`tensors`; raises TypeError unless all are of one real dtype."""
     tensors(operator, **arguments)
-    kinds = {name: value.dtype for name, value in arguments.items()}
-    listed = ", ".join(f"{name} {dtype}" for name, dtype in kinds.items())
-    if len(set(kinds.values())) > 1:
-        raise TypeError(f"{operator}: tensors of two dtypes: {listed}")
+    dtypes_of = {value.dtype for value in arguments.values()}
+    if len(dtypes_of) > 1:
+        raise TypeError(f"{operator}: tensors of two dtypes: {_listed(arguments)}")
+    if not dtypes.is_floating(next(iter(dtypes_of))):
+        raise TypeError(f"{operator}: expected {REAL}, got {_listed(arguments)}")
+
+
+def floating(operator: str, **arguments: Any) -> None:
+    """As :func:`tensors`; raises TypeError unless all are of one real dtype that the device's primitives compute in.
+
+    That is float32, on ``cpu`` float64 and elsewhere float16 and bfloat16.
+    """
+    real(operator, **arguments)
     first = next(iter(arguments.values()))
-    if first.dtype not in (float32, float64):
-        raise TypeError(f"{operator}: expected float32 or float64, got {listed}")
-    if first.dtype == float64 and not first.backend.float64:
-        raise TypeError(f"{operator}: float64 works on cpu only, got {listed} on {first.device}")
+    if first.backend.computes(first.dtype):
+        return
+    if first.dtype == float64:
+        raise TypeError(f"{operator}: float64 works on cpu only, got {_listed(arguments)} on {first.device}")
+    raise TypeError(
+        f"{operator}: {first.dtype} works on cuda and emulated; {first.device} computes in float32 and float64"
+        f" (x.float() converts), got {_listed(arguments)}"
+    )
+
+
+def mixed(operator: str, input: Tensor, **parameters: Tensor | None) -> None:
+    """As :func:`floating`, but beside an ``input`` of a half type the parameters may be float32. None is left out."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    half = isinstance(input, Tensor) and dtypes.is_half(input.dtype)
+    own = {n: v for n, v in given.items() if not (half and isinstance(v, Tensor) and v.dtype == float32)}
+    tensors(operator, input=input, **given)
+    floating(operator, input=input, **own)
+
+
+def _listed(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value.dtype}" for name, value in arguments.items())
 
 
 def data_format(operator: str, value: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gpucnn import dtypes
 from gpucnn.autograd import running_on
 from gpucnn.functional import checks
 from gpucnn.functional.operands import Operand, checked, common_dtype, compute, compute_alike, reference
@@ -34,7 +35,7 @@ def _bitwise(ufunc: str, meaning: str) -> Callable[[Operand, Operand], Tensor]:
     def combine(input: Operand, other: Operand) -> Tensor:
         operands = checked(ufunc, input, other)
         dtype = common_dtype(*operands)
-        if dtype.kind == "f":
+        if dtypes.is_floating(dtype):
             raise TypeError(f"{ufunc}: expected bools or integers, got a common dtype of {dtype}")
         like = reference(*operands)
         with running_on(like.device):
@@ -53,7 +54,7 @@ bitwise_xor = _bitwise("bitwise_xor", "exclusive or")
 def bitwise_not(input: Tensor) -> Tensor:
     """not input, of bools or of the bits of integers."""
     checks.tensors("bitwise_not", input=input)
-    if input.dtype.kind == "f":
+    if dtypes.is_floating(input.dtype):
         raise TypeError(f"bitwise_not: expected bools or integers, got {input.dtype}")
     with running_on(input.device):
         return compute(input, "invert", input)

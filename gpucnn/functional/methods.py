@@ -38,7 +38,8 @@ METHODS: dict[str, Any] = {
         *(arithmetic.sub, reduction.all, reduction.any, reduction.argmax, reduction.argmin, reduction.max),
         *(reduction.mean, reduction.min, reduction.std, reduction.sum, reduction.var),
         *(shape.clone, shape.contiguous, shape.cpu, shape.cuda, shape.double, shape.expand, shape.flatten),
-        *(shape.float, shape.long, shape.permute, shape.reshape, shape.split, shape.squeeze, shape.t, shape.to),
+        *(shape.float, shape.half, shape.bfloat16, shape.long, shape.permute, shape.reshape, shape.split),
+        *(shape.squeeze, shape.t, shape.to),
         *(shape.transpose, shape.unsqueeze, linear.matmul, activation.relu, activation.softmax, activation.log_softmax),
     )
 } | {"view": shape.reshape, "clamp": arithmetic.clip}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import layout
+from gpucnn import dtypes, layout
 from gpucnn.creation import tensor
 from gpucnn.functional import checks
 from gpucnn.tensor import Tensor, bool_, float32, int64
@@ -31,6 +31,8 @@ def compute(like: Tensor, ufunc: str, *operands: Operand) -> Tensor:
 def compute_alike(like: Tensor, ufunc: str, *operands: Operand) -> Tensor:
     """As :func:`compute`, the tensors first brought to one dtype."""
     dtype = common_dtype(*operands)
+    if dtypes.is_half(dtype):  # ml_dtypes takes a Python number for a float32
+        operands = tuple(operand if isinstance(operand, Tensor) else dtype.type(operand) for operand in operands)
     if all(not isinstance(operand, Tensor) or operand.dtype == dtype for operand in operands):
         return compute(like, ufunc, *operands)
     function = getattr(like.backend.xp, ufunc)
@@ -47,7 +49,7 @@ def common_dtype(*operands: Operand) -> np.dtype[Any]:
     Of one kind, the tensors with axes decide, then those without, then the numbers (float32, int64, bool).
     """
     tensors = [operand for operand in operands if isinstance(operand, Tensor)]
-    if len({operand.dtype for operand in tensors}) == 1 and tensors[0].dtype.kind == "f":
+    if len({operand.dtype for operand in tensors}) == 1 and dtypes.is_floating(tensors[0].dtype):
         return tensors[0].dtype  # the usual case
     groups = (
         [operand.dtype for operand in tensors if operand.ndim],
@@ -58,16 +60,22 @@ def common_dtype(*operands: Operand) -> np.dtype[Any]:
     decided = False
     for group in groups:
         for kind in ("f", "iu", "b"):
-            found = [dtype for dtype in group if dtype.kind in kind]
+            found = [dtype for dtype in group if dtypes.kind(dtype) in kind]
             if found:
                 if not decided or _rank(found[0]) > _rank(result):
-                    result, decided = np.result_type(*found), True
+                    result, decided = _wider(found), True
                 break
     return result
 
 
 def _rank(dtype: np.dtype[Any]) -> int:
-    return {"b": 0, "f": 2}.get(dtype.kind, 1)
+    return {"b": 0, "f": 2}.get(dtypes.kind(dtype), 1)
+
+
+def _wider(found: list[np.dtype[Any]]) -> np.dtype[Any]:
+    """NumPy's common dtype; float32 for float16 and bfloat16, for which NumPy has none."""
+    halves = {dtype for dtype in found if dtypes.is_half(dtype)}
+    return np.result_type(*found) if len(halves) < 2 else np.result_type(float32, *set(found) - halves)
 
 
 def _number_dtype(number: Any) -> np.dtype[Any]:
@@ -80,8 +88,15 @@ def unbroadcast(gradient: Tensor, shape: tuple[int, ...] | None) -> Tensor | Non
         return gradient if shape is not None else None
     added = gradient.ndim - len(shape)
     stretched = tuple(added + i for i, n in enumerate(shape) if n == 1 and gradient.shape[added + i] != 1)
-    summed = gradient.data.sum(axis=(*range(added), *stretched), keepdims=True)
+    summed = total(gradient.data, (*range(added), *stretched), True)
     return Tensor(layout.canonical(summed.reshape(shape)), gradient.device)
+
+
+def total(array: Any, axes: tuple[int, ...] | None, keepdims: bool) -> Any:
+    """The sum of real numbers over ``axes``; of half types in float32, rounded once at the end."""
+    if not dtypes.is_half(array.dtype):
+        return array.sum(axis=axes, keepdims=keepdims)
+    return array.sum(axis=axes, dtype=float32, keepdims=keepdims).astype(array.dtype)
 
 
 def shape_of(operand: Operand) -> tuple[int, ...] | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from gpucnn import layout
+from gpucnn import dtypes, layout
 from gpucnn.autograd import Function, running_on
 from gpucnn.functional import checks
 from gpucnn.functional.arithmetic import sqrt
 from gpucnn.functional.arithmetic import where as _where
-from gpucnn.tensor import Tensor, int64
+from gpucnn.functional.operands import total
+from gpucnn.functional.shape import to
+from gpucnn.tensor import Tensor, float32, int64
 
 Dim = int | tuple[int, ...] | list[int] | None
 
@@ -34,8 +36,9 @@ class Sum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
         ctx.shape, ctx.axes = x.shape, axes
-        dtype = x.dtype if x.dtype.kind == "f" else int64
-        return Tensor(layout.canonical(x.data.sum(axis=axes or None, dtype=dtype, keepdims=keepdim)), x.device)
+        if dtypes.is_floating(x.dtype):
+            return Tensor(layout.canonical(total(x.data, axes or None, keepdim)), x.device)
+        return Tensor(layout.canonical(x.data.sum(axis=axes or None, dtype=int64, keepdims=keepdim)), x.device)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -97,16 +100,20 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """The mean over ``dim`` (one axis, several, or None for all). Raises TypeError for integers."""
-    checks.floating("mean", input=input)
+    checks.real("mean", input=input)
     axes = checks.axes("mean", dim, input.ndim)
+    if dtypes.is_half(input.dtype):  # the sum alone could overflow
+        return to(mean(to(input, dtype=float32), axes, keepdim), dtype=input.dtype)
     count = math.prod(input.shape[axis] for axis in axes)
     return Sum.apply(input, axes, keepdim) / (count if count else math.nan)
 
 
 def var(input: Tensor, dim: Dim = None, correction: float = 1, keepdim: bool = False) -> Tensor:
     """The variance over ``dim``: squared distances from the mean, divided by count - correction."""
-    checks.floating("var", input=input)
+    checks.real("var", input=input)
     axes = checks.axes("var", dim, input.ndim)
+    if dtypes.is_half(input.dtype):
+        return to(var(to(input, dtype=float32), axes, correction, keepdim), dtype=input.dtype)
     freedom = math.prod(input.shape[axis] for axis in axes) - correction
     distance = input - mean(input, axes, keepdim=True)
     return sum(distance * distance, axes, keepdim) / (freedom if freedom > 0 else 0)

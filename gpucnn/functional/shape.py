@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import backends, indexing, layout
+from gpucnn import backends, dtypes, indexing, layout
 from gpucnn.autograd import Function, running_on
 from gpucnn.device import Device
 from gpucnn.device import device as _device
 from gpucnn.functional import checks
 from gpucnn.functional.operands import common_dtype, unbroadcast
-from gpucnn.tensor import Tensor, float32, float64, int64
+from gpucnn.tensor import Tensor, float16, float32, float64, int64
 
 _TO_NHWC = {0: 0, 1: 3, 2: 1, 3: 2}  # an axis of (N, C, H, W) in memory order
 
@@ -134,9 +134,7 @@ class To(Function):
 def _moved(x: Tensor, device: Device, dtype: Any) -> Tensor:
     array = layout.settled(x.data)
     if array.dtype != dtype:
-        array = (
-            array.astype(dtype, order="K") if array.ndim != 4 else layout.elementwise(lambda a: a.astype(dtype), array)
-        )
+        array = _cast(x, array, dtype)
     if x.device != device:
         host = x.backend.to_host(array)
         with running_on(device):
@@ -144,6 +142,16 @@ def _moved(x: Tensor, device: Device, dtype: Any) -> Tensor:
     elif array is x.data:
         array = layout.elementwise(lambda a: a.copy(), array)
     return Tensor(array, device)
+
+
+def _cast(x: Tensor, array: Any, dtype: Any) -> Any:
+    if float32 in (array.dtype, dtype) and (dtypes.is_half(array.dtype) or dtypes.is_half(dtype)):
+        view = layout.memory_view(array)
+        result = x.backend.cast(view, dtype)
+        return result if view is array else result.transpose(np.argsort(layout.memory_axes(array)).tolist())
+    if array.ndim != 4:
+        return array.astype(dtype, order="K")
+    return layout.elementwise(lambda a: a.astype(dtype), array)
 
 
 class Clone(Function):
@@ -318,7 +326,7 @@ def to(input: Tensor, *targets: Any, device: str | Device | None = None, dtype: 
         else:
             dtype = target
     where = input.device if device is None else _device(device)
-    kind = input.dtype if dtype is None else np.dtype(dtype)
+    kind = input.dtype if dtype is None else dtypes.as_dtype(dtype)
     if where == input.device and kind == input.dtype:
         return input
     return To.apply(input, where, kind)
@@ -342,6 +350,16 @@ def float(input: Tensor) -> Tensor:
 def double(input: Tensor) -> Tensor:
     """In float64."""
     return to(input, dtype=float64)
+
+
+def half(input: Tensor) -> Tensor:
+    """In float16."""
+    return to(input, dtype=float16)
+
+
+def bfloat16(input: Tensor) -> Tensor:
+    """In bfloat16."""
+    return to(input, dtype=dtypes.bfloat16())
 
 
 def long(input: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gpucnn import dtypes
 from gpucnn.autograd import no_grad
 from gpucnn.device import Device, device
 from gpucnn.nn import state
@@ -328,15 +329,15 @@ def _parse_to(args: tuple[Any, ...], place: Any, kind: Any) -> tuple[Device | No
             place = argument
         else:
             kind = argument
-    dtype = None if kind is None else np.dtype(kind)
-    if dtype is not None and dtype.kind != "f":
+    dtype = None if kind is None else dtypes.as_dtype(kind)
+    if dtype is not None and not dtypes.is_floating(dtype):
         raise TypeError(f"Module.to: only floating dtypes are accepted, got {dtype}")
     return (None if place is None else device(place)), dtype
 
 
 def _is_device(name: str) -> bool:
     try:
-        np.dtype(name)
+        dtypes.as_dtype(name)
     except TypeError:
         return True
     return False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gpucnn import dtypes
 from gpucnn.autograd import no_grad
 from gpucnn.device import Device
 from gpucnn.tensor import Tensor
@@ -72,7 +73,7 @@ def as_tensor_or_array(value: Any) -> Tensor | np.ndarray[Any, Any] | None:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError):
         return None
-    return array if array.dtype.kind in "fiub" else None
+    return array if dtypes.kind(array.dtype) in "fiub" else None
 
 
 def clear_grad(parameter: Tensor, set_to_none: bool) -> None:
@@ -86,7 +87,7 @@ def clear_grad(parameter: Tensor, set_to_none: bool) -> None:
 
 def move(tensor: Tensor, place: Device | None, dtype: np.dtype[Any] | None) -> None:
     """Puts a tensor and its gradient, in place, on another device or in another floating dtype."""
-    kind = dtype if tensor.dtype.kind == "f" else None
+    kind = dtype if dtypes.is_floating(tensor.dtype) else None
     for each in (tensor, tensor.grad):
         if each is None:
             continue

@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn import dtypes
 from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
 from gpucnn.backends.cuda import (
     activation,
     adaptive_pool2d,
+    arithmetic,
     batch_norm,
+    cast,
     clip,
     conv2d,
     cross_entropy,
+    driver,
     elementwise,
     faults,
     linear,
@@ -37,6 +41,8 @@ from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeomet
 from gpucnn.layout import memory_axes
 from gpucnn.random import Purpose
 
+
+NEEDS = {"float32": 0, "float16": 75, "tf32": 80, "bfloat16": 80}  # the least compute capability of each precision
 
 NEEDS = {"float32": 0, "float16": 75, "tf32": 80, "bfloat16": 80}  # the least compute capability of each precision
 
@@ -240,6 +246,42 @@ class CudaBackend(Backend):
 
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
         return elementwise.dropout(self, x, p, key)
+
+    # ---- arithmetic ------------------------------------------------------------------------------
+
+    def computes(self, dtype: Any) -> bool:
+        return bool(dtype == np.float32) or dtypes.is_half(dtype)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        capability = self.capability
+        return tuple(name for name, least in NEEDS.items() if capability >= least)
+
+    @property
+    def capability(self) -> int:
+        """The GPU's compute capability, 80 for 8.0; on the emulator that of the GPU that it stands for."""
+        if self.name == "emulated":
+            return int(self.engine.arch)
+        major, minor = driver.devices()[self.engine.index].capability
+        return 10 * int(major) + int(minor)
+
+    def add(self, x: Array, y: Array, activation: str | None = None) -> Array:
+        return arithmetic.add(self, x, y, activation)
+
+    def scale(self, x: Array, factor: float, by: Array | None = None, dtype: Any = None) -> Array:
+        return arithmetic.scale(self, x, factor, by, dtype)
+
+    def cast(self, x: Array, dtype: Any) -> Array:
+        return cast.cast(self, x, dtype)
+
+    def cast_all(self, arrays: Sequence[Array], outs: Sequence[Array]) -> None:
+        cast.cast_all(self, arrays, outs)
+
+    def transpose(self, x: Array) -> Array:
+        return arithmetic.transpose(self, x)
+
+    def resize_rows(self, x: Array, columns: int) -> Array:
+        return arithmetic.resize_rows(self, x, columns)
 
     # ---- matrices --------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from gpucnn.backends.numpy import (
     activation,
     adaptive,
     adaptive_pool2d,
+    arithmetic,
     batch_norm,
     clip,
     conv2d,
@@ -31,6 +32,7 @@ class NumpyBackend(Backend):
     name = "cpu"
     xp = np
     float64 = True
+    precisions = ("float32", "tf32", "float16", "bfloat16")  # all compute in float32
 
     def from_host(self, array: Any) -> Array:
         return np.array(array, order="K")
@@ -158,6 +160,27 @@ class NumpyBackend(Backend):
 
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
         return elementwise.dropout(x, p, key)
+
+    def computes(self, dtype: Any) -> bool:
+        return bool(dtype in (np.float32, np.float64))
+
+    def add(self, x: Array, y: Array, activation: str | None = None) -> Array:
+        return arithmetic.add(x, y, activation)
+
+    def scale(self, x: Array, factor: float, by: Array | None = None, dtype: Any = None) -> Array:
+        return arithmetic.scale(x, factor, by, dtype)
+
+    def cast(self, x: Array, dtype: Any) -> Array:
+        return arithmetic.cast(x, dtype)
+
+    def cast_all(self, arrays: Sequence[Array], outs: Sequence[Array]) -> None:
+        arithmetic.cast_all(arrays, outs)
+
+    def transpose(self, x: Array) -> Array:
+        return arithmetic.transpose(x)
+
+    def resize_rows(self, x: Array, columns: int) -> Array:
+        return arithmetic.resize_rows(x, columns)
 
     def matmul(
         self, a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False, tf32: bool = False
