@@ -16,6 +16,7 @@ if sys.platform == "darwin":
         "test_engine.py",
         "test_every_architecture.py",
         "test_precompile.py",
+        "test_sass.py",
     ]
 
 

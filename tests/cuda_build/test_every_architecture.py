@@ -11,6 +11,7 @@ from cuda_build.registers import nvrtc_build, read_table
 from gpucnn.backends.cuda.cache import KernelCache
 from gpucnn.backends.cuda.compiler import ARCHITECTURES, Report, compile_all, load_nvrtc
 from gpucnn.backends.declarations import declarations, kernel_sources
+from tests.support.sass import disassemble
 
 REGENERATE = "if that is meant, run: python -m tests.cuda_build.registers"
 
@@ -48,6 +49,28 @@ def test_no_kernel_spills(report: Report) -> None:
         if usage.spills
     }
     assert spilled == {}
+
+
+OPERANDS = {"x", "w", "dy", "a", "b"}  # of a GEMM
+
+
+def test_tensor_core_instances_use_their_instructions_and_no_local_memory(report: Report) -> None:
+    """On sm_80 and 90 an operand that is declared in vectors comes by copies of 16 bytes past the registers. ldmatrix
+    transposes halves only, so it gives no tf32 operand whose K is not contiguous: wgrad has none of the others."""
+    for one in report.built:
+        if not one.source.startswith("conv2d_mma") or one.architecture not in ("80", "90"):
+            continue
+        assert one.path is not None
+        declared = declarations(one.source)
+        for name, kernel in disassemble(one.path).items():
+            where = f"{name} on sm_{one.architecture}"
+            operands = [p for p in declared[name].parameters if p.direction == "in" and p.name in OPERANDS]
+            assert len(operands) == 2, where
+            assert kernel.count("HMMA") > 0, where
+            assert (kernel.count("LDSM") > 0) == ("wgrad_tf32" not in name and "tn_tf32" not in name), where
+            if all(operand.alignment == 16 for operand in operands):
+                assert kernel.count("LDGSTS", "BYPASS", "128") > 0, where
+            assert kernel.count("LDL") == kernel.count("STL") == 0, where
 
 
 def test_a_block_of_the_most_threads_finds_enough_registers(report: Report) -> None:
