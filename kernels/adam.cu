@@ -5,76 +5,57 @@
 //     m += (1 - beta1) * (g - m);  v = beta2 * v + (1 - beta2) * g * g
 //     parameter -= step_size * m / (sqrt(v) * root_correction + eps)
 //
-// step_size = lr / (1 - beta1^t) and root_correction = 1 / sqrt(1 - beta2^t) come from the host, in step t; AMSGrad has
-// the largest v so far in the root. Tables, launch and mapping: chunks.cuh.
+// step_size = lr / (1 - beta1^t) and root_correction = 1 / sqrt(1 - beta2^t) come from the host, in step t. Skipped steps do not count, and
+// only the device knows of them: after the first, t is less and both are worked out here. A parameter with AMSGrad has an array of the largest v
+// so far, which stands in the root. Each parameter has numbers of its own. What goes along: updates.cuh. Tables, launch, mapping: chunks.cuh.
 
-#include "chunks.cuh"
+#include "updates.cuh"
 
-struct AdamOptions {
-    float lr, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction;
-    int decoupled, maximize;
+struct AdamNumbers {
+    float lr, weight_decay, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, step_size, root_correction, decoupled, maximize, step,
+        log_beta1, log_beta2;
 };
 
-// The part of a step that both kernels share: m and v are brought up to date, p gets a decoupled decay.
-__device__ __forceinline__ void adam_moments(
-    const AdamOptions& options, float gradient, float weight_decay, float& p, float& m, float& v) {
-    float g = options.maximize ? -gradient : gradient;
-    if (options.decoupled) {
-        p = fmaf(-options.lr * weight_decay, p, p);
-    } else {
-        g = fmaf(weight_decay, p, g);
-    }
-    m = blend(m, g, options.beta1, options.one_minus_beta1);
-    v = fmaf(options.beta2, v, options.one_minus_beta2 * g * g);
-}
-
-__device__ __forceinline__ float adam_descend(const AdamOptions& options, float p, float m, float v) {
-    return fmaf(-options.step_size, m / fmaf(sqrtf(v), options.root_correction, options.eps), p);
+// 1 - beta^t is -expm1(t log(beta)), which keeps its digits where beta^t is near 1.
+__device__ __forceinline__ void adam_count(AdamNumbers& own, int skipped) {
+    if (skipped == 0) return;
+    const float t = own.step - static_cast<float>(skipped);
+    own.step_size = own.lr / -expm1f(t * own.log_beta1);
+    own.root_correction = 1.0f / sqrtf(-expm1f(t * own.log_beta2));
 }
 
 extern "C" __global__ void __launch_bounds__(256) adam_step(
-    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
+    INOUT float* const* __restrict__ parameters, INOUT float* const* __restrict__ gradients,
     INOUT float* const* __restrict__ exp_avgs, INOUT float* const* __restrict__ exp_avg_sqs,
-    IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays,
-    int arrays, AdamOptions options) {
+    INOUT float* const* __restrict__ max_exp_avg_sqs, INOUT float* const* __restrict__ averages,
+    IN float* const* __restrict__ numbers, INOUT int* const* __restrict__ skipped, IN float* __restrict__ rate,
+    IN float* __restrict__ inverse_scale, IN float* __restrict__ found_inf, IN long long* __restrict__ first_chunk,
+    IN long long* __restrict__ sizes, int arrays, int zero_gradients) {
+    const Along along(inverse_scale, found_inf, rate, zero_gradients);
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
-        float* __restrict__ parameter = parameters[part.array];
-        IN float* __restrict__ gradient = gradients[part.array];
-        float* __restrict__ exp_avg = exp_avgs[part.array];
-        float* __restrict__ exp_avg_sq = exp_avg_sqs[part.array];
-        const float weight_decay = weight_decays[part.array];
-        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
-            float p = parameter[i], m = exp_avg[i], v = exp_avg_sq[i];
-            adam_moments(options, gradient[i], weight_decay, p, m, v);
-            exp_avg[i] = m;
-            exp_avg_sq[i] = v;
-            parameter[i] = adam_descend(options, p, m, v);
-        }
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(256) adam_amsgrad_step(
-    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
-    INOUT float* const* __restrict__ exp_avgs, INOUT float* const* __restrict__ exp_avg_sqs,
-    INOUT float* const* __restrict__ max_exp_avg_sqs, IN long long* __restrict__ first_chunk,
-    IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays, int arrays, AdamOptions options) {
-    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
-        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
-        float* __restrict__ parameter = parameters[part.array];
-        IN float* __restrict__ gradient = gradients[part.array];
-        float* __restrict__ exp_avg = exp_avgs[part.array];
-        float* __restrict__ exp_avg_sq = exp_avg_sqs[part.array];
-        float* __restrict__ max_exp_avg_sq = max_exp_avg_sqs[part.array];
-        const float weight_decay = weight_decays[part.array];
-        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
-            float p = parameter[i], m = exp_avg[i], v = exp_avg_sq[i];
-            adam_moments(options, gradient[i], weight_decay, p, m, v);
-            const float largest = v <= max_exp_avg_sq[i] ? max_exp_avg_sq[i] : v;  // NaN stays
-            exp_avg[i] = m;
-            exp_avg_sq[i] = v;
-            max_exp_avg_sq[i] = largest;
-            parameter[i] = adam_descend(options, p, m, largest);
-        }
+        AdamNumbers own = *reinterpret_cast<const AdamNumbers*>(numbers[part.array]);
+        adam_count(own, along.skipped_before(skipped, part));
+        float* largest = entry(max_exp_avg_sqs, part.array);
+        const bool amsgrad = largest != nullptr, decoupled = own.decoupled != 0.0f, maximize = own.maximize != 0.0f;
+        Arrays<6> all(along, parameters[part.array], gradients[part.array], entry(averages, part.array));
+        all.state(along, STATE, exp_avgs[part.array]);
+        all.state(along, STATE + 1, exp_avg_sqs[part.array]);
+        all.state(along, STATE + 2, largest);
+        all.run(part, along, [&](float (&a)[6], float gradient) {
+            float p = a[PARAMETER], g = maximize ? -gradient : gradient;
+            if (decoupled) {
+                p = fmaf(-own.lr * own.weight_decay, p, p);
+            } else {
+                g = fmaf(own.weight_decay, p, g);
+            }
+            const float m = blend(a[STATE], g, own.beta1, own.one_minus_beta1);
+            const float v = fmaf(own.beta2, a[STATE + 1], own.one_minus_beta2 * g * g);
+            float root = v;
+            if (amsgrad) a[STATE + 2] = root = v <= a[STATE + 2] ? a[STATE + 2] : v;  // NaN stays
+            a[STATE] = m;
+            a[STATE + 1] = v;
+            a[PARAMETER] = fmaf(-own.step_size, m / fmaf(sqrtf(root), own.root_correction, own.eps), p);
+        });
     }
 }

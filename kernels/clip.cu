@@ -1,13 +1,14 @@
-// The norm of all gradients of a network together, and what clips them: a factor from device memory, or a limit.
+// The norm of all gradients of a network together, and what clips them: a norm from device memory, or a limit.
 //
-// norm_partials: one value a chunk, of powers |x|^p added up (the largest |x| for the infinity norm). Block as in
+// total_norm: one value a chunk, of powers |x|^p added up (the largest |x| for the infinity norm). Block as in
 // chunks.cuh; thread j adds its elements j, j + 256, ... of the chunk in order, then the 256 sums are added in a fixed
-// tree. norm_total: one block does the same with the partial values and takes the root, so the result depends on the
-// arrays' sizes alone. `kind`: 0 for the infinity norm, 1 and 2 for those norms, 3 for any other power.
+// tree. The block that arrives last does the same with the partial values and takes the root, so the result depends on
+// the arrays' sizes alone. `kind`: 0 for the infinity norm, 1 and 2 for those norms, 3 for any other power.
 //
 // Tables, launch and mapping of the rest: chunks.cuh.
 
 #include "chunks.cuh"
+#include "last_block.cuh"
 
 // NaN is larger than all, as in PyTorch.
 __device__ __forceinline__ float norm_add(int kind, float sum, float value) {
@@ -24,9 +25,10 @@ __device__ __forceinline__ void norm_of_block(int kind, float sum, float* values
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) norm_partials(
+extern "C" __global__ void __launch_bounds__(256) total_norm(
     IN float* const* __restrict__ gradients, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes,
-    int arrays, OUT float* __restrict__ partial, int kind, float order) {
+    int arrays, OUT float* partial, OUT float* __restrict__ total, INOUT unsigned* __restrict__ counter, int kind,
+    float order, float one_over_order) {
     __shared__ float values[256];
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
@@ -40,13 +42,11 @@ extern "C" __global__ void __launch_bounds__(256) norm_partials(
         if (threadIdx.x == 0) partial[chunk] = values[0];
         __syncthreads();  // before the next chunk's values
     }
-}
-
-extern "C" __global__ void __launch_bounds__(256) norm_total(
-    IN float* __restrict__ partial, OUT float* __restrict__ total, long long count, int kind, float one_over_order) {
-    __shared__ float values[256];
+    if (!arrives_last(counter, gridDim.x)) return;
     float sum = 0.0f;
-    for (long long i = threadIdx.x; i < count; i += blockDim.x) sum = norm_add(kind, sum, partial[i]);
+    for (long long i = threadIdx.x; i < first_chunk[arrays]; i += blockDim.x) {
+        sum = norm_add(kind, sum, read_written(partial + i));
+    }
     norm_of_block(kind, sum, values);
     if (threadIdx.x == 0) {
         const float all = values[0];
@@ -54,10 +54,11 @@ extern "C" __global__ void __launch_bounds__(256) norm_total(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) scale_all(
+// All gradients times min(1, limit / (norm + small)); NaN where the norm is.
+extern "C" __global__ void __launch_bounds__(256) clip_all(
     INOUT float* const* __restrict__ gradients, IN long long* __restrict__ first_chunk,
-    IN long long* __restrict__ sizes, int arrays, IN float* __restrict__ factor) {
-    const float by = factor[0];
+    IN long long* __restrict__ sizes, int arrays, IN float* __restrict__ norm, float limit, float small) {
+    const float wanted = limit / (norm[0] + small), by = wanted > 1.0f ? 1.0f : wanted;
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
         float* __restrict__ gradient = gradients[part.array];

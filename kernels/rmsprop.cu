@@ -6,120 +6,47 @@
 //     d = g / (sqrt(s) + eps)
 //     with momentum: buffer = momentum * buffer + d, and parameter -= lr * buffer, else parameter -= lr * d
 //
-// A kernel for each set of state arrays. Tables, launch and mapping: chunks.cuh.
+// A parameter that is centered has an array `grad_avg`, one with momentum a buffer. Each has numbers of its own. What goes along: updates.cuh.
+// Tables, launch and mapping: chunks.cuh.
 
-#include "chunks.cuh"
+#include "updates.cuh"
 
-struct RmspropOptions {
-    float lr, alpha, one_minus_alpha, eps, momentum;
-    int maximize;
+struct RmspropNumbers {
+    float lr, weight_decay, alpha, one_minus_alpha, eps, momentum, maximize;
 };
 
-// The gradient with its decay; s is brought up to date.
-__device__ __forceinline__ float rmsprop_square(
-    const RmspropOptions& options, float gradient, float weight_decay, float p, float& s) {
-    const float g = fmaf(weight_decay, p, options.maximize ? -gradient : gradient);
-    s = fmaf(options.alpha, s, options.one_minus_alpha * g * g);
-    return g;
-}
-
-// s - a * a; a is brought up to date first.
-__device__ __forceinline__ float rmsprop_center(const RmspropOptions& options, float g, float s, float& a) {
-    a = blend(a, g, options.alpha, options.one_minus_alpha);
-    return s - a * a;
-}
-
 extern "C" __global__ void __launch_bounds__(256) rmsprop_step(
-    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
-    INOUT float* const* __restrict__ square_avgs, IN long long* __restrict__ first_chunk,
-    IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays, int arrays, RmspropOptions options) {
-    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
-        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
-        float* __restrict__ parameter = parameters[part.array];
-        IN float* __restrict__ gradient = gradients[part.array];
-        float* __restrict__ square_avg = square_avgs[part.array];
-        const float weight_decay = weight_decays[part.array];
-        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
-            const float p = parameter[i];
-            float s = square_avg[i];
-            const float g = rmsprop_square(options, gradient[i], weight_decay, p, s);
-            square_avg[i] = s;
-            parameter[i] = fmaf(-options.lr, g / (sqrtf(s) + options.eps), p);
-        }
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(256) rmsprop_momentum_step(
-    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
-    INOUT float* const* __restrict__ square_avgs, INOUT float* const* __restrict__ momenta,
-    IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays,
-    int arrays, RmspropOptions options) {
-    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
-        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
-        float* __restrict__ parameter = parameters[part.array];
-        IN float* __restrict__ gradient = gradients[part.array];
-        float* __restrict__ square_avg = square_avgs[part.array];
-        float* __restrict__ buffer = momenta[part.array];
-        const float weight_decay = weight_decays[part.array];
-        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
-            const float p = parameter[i];
-            float s = square_avg[i];
-            const float g = rmsprop_square(options, gradient[i], weight_decay, p, s);
-            const float b = fmaf(options.momentum, buffer[i], g / (sqrtf(s) + options.eps));
-            square_avg[i] = s;
-            buffer[i] = b;
-            parameter[i] = fmaf(-options.lr, b, p);
-        }
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(256) rmsprop_centered_step(
-    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
+    INOUT float* const* __restrict__ parameters, INOUT float* const* __restrict__ gradients,
     INOUT float* const* __restrict__ square_avgs, INOUT float* const* __restrict__ grad_avgs,
-    IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays,
-    int arrays, RmspropOptions options) {
+    INOUT float* const* __restrict__ momenta, INOUT float* const* __restrict__ averages,
+    IN float* const* __restrict__ numbers, INOUT int* const* __restrict__ skipped, IN float* __restrict__ rate,
+    IN float* __restrict__ inverse_scale, IN float* __restrict__ found_inf, IN long long* __restrict__ first_chunk,
+    IN long long* __restrict__ sizes, int arrays, int zero_gradients) {
+    const Along along(inverse_scale, found_inf, rate, zero_gradients);
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
-        float* __restrict__ parameter = parameters[part.array];
-        IN float* __restrict__ gradient = gradients[part.array];
-        float* __restrict__ square_avg = square_avgs[part.array];
-        float* __restrict__ grad_avg = grad_avgs[part.array];
-        const float weight_decay = weight_decays[part.array];
-        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
-            const float p = parameter[i];
-            float s = square_avg[i], a = grad_avg[i];
-            const float g = rmsprop_square(options, gradient[i], weight_decay, p, s);
-            const float variance = rmsprop_center(options, g, s, a);
-            square_avg[i] = s;
-            grad_avg[i] = a;
-            parameter[i] = fmaf(-options.lr, g / (sqrtf(variance) + options.eps), p);
-        }
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(256) rmsprop_centered_momentum_step(
-    INOUT float* const* __restrict__ parameters, IN float* const* __restrict__ gradients,
-    INOUT float* const* __restrict__ square_avgs, INOUT float* const* __restrict__ grad_avgs,
-    INOUT float* const* __restrict__ momenta, IN long long* __restrict__ first_chunk,
-    IN long long* __restrict__ sizes, IN float* __restrict__ weight_decays, int arrays, RmspropOptions options) {
-    for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
-        const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
-        float* __restrict__ parameter = parameters[part.array];
-        IN float* __restrict__ gradient = gradients[part.array];
-        float* __restrict__ square_avg = square_avgs[part.array];
-        float* __restrict__ grad_avg = grad_avgs[part.array];
-        float* __restrict__ buffer = momenta[part.array];
-        const float weight_decay = weight_decays[part.array];
-        for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
-            const float p = parameter[i];
-            float s = square_avg[i], a = grad_avg[i];
-            const float g = rmsprop_square(options, gradient[i], weight_decay, p, s);
-            const float variance = rmsprop_center(options, g, s, a);
-            const float b = fmaf(options.momentum, buffer[i], g / (sqrtf(variance) + options.eps));
-            square_avg[i] = s;
-            grad_avg[i] = a;
-            buffer[i] = b;
-            parameter[i] = fmaf(-options.lr, b, p);
-        }
+        const RmspropNumbers own = *reinterpret_cast<const RmspropNumbers*>(numbers[part.array]);
+        along.skipped_before(skipped, part);
+        float *mean = entry(grad_avgs, part.array), *buffer = entry(momenta, part.array);
+        const bool centered = mean != nullptr, has_momentum = buffer != nullptr, maximize = own.maximize != 0.0f;
+        Arrays<6> all(along, parameters[part.array], gradients[part.array], entry(averages, part.array));
+        all.state(along, STATE, square_avgs[part.array]);
+        all.state(along, STATE + 1, mean);
+        all.state(along, STATE + 2, buffer);
+        all.run(part, along, [&](float (&v)[6], float gradient) {
+            const float p = v[PARAMETER];
+            const float g = fmaf(own.weight_decay, p, maximize ? -gradient : gradient);
+            const float s = fmaf(own.alpha, v[STATE], own.one_minus_alpha * g * g);
+            v[STATE] = s;
+            float variance = s;
+            if (centered) {
+                const float a = blend(v[STATE + 1], g, own.alpha, own.one_minus_alpha);
+                v[STATE + 1] = a;
+                variance = s - a * a;
+            }
+            float d = g / (sqrtf(variance) + own.eps);
+            if (has_momentum) v[STATE + 2] = d = fmaf(own.momentum, v[STATE + 2], d);
+            v[PARAMETER] = fmaf(-own.lr, d, p);
+        });
     }
 }

@@ -482,9 +482,5 @@ class Backend(ABC):
         """Multiplies all arrays by min(1, limit / (norm[0] + small)), in place, in one launch; NaN where norm is."""
 
     @abstractmethod
-    def scale_all(self, arrays: Sequence[Array], factor: Array) -> None:
-        """Multiplies all arrays by factor (1,), in place, in one launch."""
-
-    @abstractmethod
     def clamp_all(self, arrays: Sequence[Array], limit: float) -> None:
         """Brings all elements into [-limit, limit], in place, in one launch; NaN stays."""

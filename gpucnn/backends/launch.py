@@ -8,7 +8,7 @@ parameter:
 * scalar: a NumPy scalar of the C type;
 * array: the array itself, or None for a null pointer;
 * table: what ``engine.pointer_table(arrays)`` gives where the engine has that (a device array of addresses), else the
-  list of arrays;
+  list of arrays; None for a null pointer, and as an entry for one in the table;
 * struct: a NumPy array of one element of the struct's dtype, which CuPy passes by value (it takes a host array as an
   argument only if it has one element).
 """
@@ -193,7 +193,9 @@ class _BoundKernel:
 
 
 def address(array: Any) -> int:
-    """Where a NumPy or CuPy array's first element lies."""
+    """Where a NumPy or CuPy array's first element lies; 0 for None, a null pointer."""
+    if array is None:
+        return 0
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
@@ -268,9 +270,11 @@ def _struct_binder(where: str, parameter: Parameter) -> Binder:
 
 def _table_binder(where: str, check: Binder, pointer_table: Binder) -> Binder:
     def bind(arrays: Any) -> Any:
+        if arrays is None:
+            return None
         if not isinstance(arrays, (list, tuple)) or not arrays:
             raise TypeError(f"{where} must be a list of one or more arrays, got {_kind(arrays)}")
-        return pointer_table([check(array) for array in arrays])
+        return pointer_table([None if array is None else check(array) for array in arrays])
 
     return bind
 

@@ -9,6 +9,7 @@ from gpucnn.optim.muon import Muon
 from gpucnn.optim.optimizer import Optimizer
 from gpucnn.optim.rmsprop import RMSprop
 from gpucnn.optim.sgd import SGD
+from gpucnn.optim.step_all import prepare_all, step_all
 
 __all__ = [
     "SGD",
@@ -21,5 +22,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "lr_scheduler",
+    "prepare_all",
+    "step_all",
     "tutorial_decay",
 ]

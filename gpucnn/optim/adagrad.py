@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gpucnn.backends.updates import AdagradNumbers
 from gpucnn.optim.fused import FusedOptimizer
 from gpucnn.optim.optimizer import Params, check_not_negative
+from gpucnn.tensor import Tensor
 
 
 class Adagrad(FusedOptimizer):
@@ -16,9 +18,13 @@ class Adagrad(FusedOptimizer):
     lr_decay) * g / (sqrt(sum) + eps) in step t. ``maximize`` takes minus the gradient. Parameters without a gradient
     are left alone.
 
-    The state of a parameter, made at its first step, is ``step`` and ``sum``. One launch updates all parameters whose
-    options, weight decay aside, are the same. Raises ValueError for options out of range.
+    The state of a parameter, made at its first step, is ``step`` and ``sum``. One launch updates all parameters of a
+    device and dtype. Raises ValueError for options out of range.
     """
+
+    primitive = "adagrad_step"
+    states = ("sum",)
+    fields = len(AdagradNumbers._fields)
 
     def __init__(
         self,
@@ -49,18 +55,8 @@ class Adagrad(FusedOptimizer):
     def arrays(self, group: Mapping[str, Any]) -> dict[str, float]:
         return {"sum": float(group["initial_accumulator_value"])}
 
-    def options(self, group: Mapping[str, Any], step: int) -> tuple[Any, ...]:
-        lr = float(group["lr"]) / (1.0 + (step - 1) * float(group["lr_decay"]))
-        return lr, float(group["eps"]), bool(group["maximize"])
-
-    def update(
-        self,
-        backend: Any,
-        parameters: list[Any],
-        gradients: list[Any],
-        arrays: dict[str, list[Any]],
-        weight_decays: list[float],
-        options: tuple[Any, ...],
-    ) -> None:
-        lr, eps, maximize = options
-        backend.adagrad_step(parameters, gradients, arrays["sum"], lr, eps, weight_decays, maximize)
+    def numbers(self, group: Mapping[str, Any], parameter: Tensor) -> AdagradNumbers:
+        lr, lr_decay, step = float(group["lr"]), float(group["lr_decay"]), int(self.state[parameter]["step"])
+        now = lr / (1.0 + (step - 1) * lr_decay)
+        decay, maximize = float(group["weight_decay"]), float(bool(group["maximize"]))
+        return AdagradNumbers(now, decay, float(group["eps"]), maximize, float(step), lr, lr_decay)

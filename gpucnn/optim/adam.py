@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gpucnn.backends.updates import AdamNumbers, adam_numbers
 from gpucnn.optim.fused import FusedOptimizer
 from gpucnn.optim.optimizer import Params, check_not_negative
+from gpucnn.tensor import Tensor
 
 
 class Adam(FusedOptimizer):
@@ -18,9 +20,12 @@ class Adam(FusedOptimizer):
     ``decoupled_weight_decay`` makes it :class:`AdamW`. Parameters without a gradient are left alone.
 
     The state of a parameter is ``step``, ``exp_avg``, ``exp_avg_sq`` and, with ``amsgrad``, ``max_exp_avg_sq``. One
-    launch updates all parameters whose options, weight decay aside, are the same. Raises ValueError for options out of
-    range.
+    launch updates all parameters of a device and dtype. Raises ValueError for options out of range.
     """
+
+    primitive = "adam_step"
+    states = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    fields = len(AdamNumbers._fields)
 
     def __init__(
         self,
@@ -59,24 +64,11 @@ class Adam(FusedOptimizer):
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
         return dict.fromkeys(names, 0.0)
 
-    def options(self, group: Mapping[str, Any], step: int) -> tuple[Any, ...]:
-        numbers = (group["lr"], *group["betas"], group["eps"])
-        return (*map(float, numbers), bool(group["decoupled_weight_decay"]), bool(group["maximize"]), step)
-
-    def update(
-        self,
-        backend: Any,
-        parameters: list[Any],
-        gradients: list[Any],
-        arrays: dict[str, list[Any]],
-        weight_decays: list[float],
-        options: tuple[Any, ...],
-    ) -> None:
-        lr, beta1, beta2, eps, decoupled, maximize, step = options
-        backend.adam_step(
-            parameters, gradients, arrays["exp_avg"], arrays["exp_avg_sq"], arrays.get("max_exp_avg_sq"),
-            lr, beta1, beta2, eps, weight_decays, decoupled, maximize, step,
-        )  # fmt: skip
+    def numbers(self, group: Mapping[str, Any], parameter: Tensor) -> AdamNumbers:
+        beta1, beta2 = map(float, group["betas"])
+        lr, eps, decay = (float(group[name]) for name in ("lr", "eps", "weight_decay"))
+        switches = bool(group["decoupled_weight_decay"]), bool(group["maximize"])
+        return adam_numbers(lr, beta1, beta2, eps, decay, *switches, int(self.state[parameter]["step"]))
 
 
 class AdamW(Adam):

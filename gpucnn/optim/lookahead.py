@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from gpucnn import backends
+from gpucnn.autograd import running_on
+from gpucnn.backends.updates import LookaheadNumbers, Scalars
+from gpucnn.device import Device
+from gpucnn.layout import memory_view
+from gpucnn.optim.memory import capturing
 from gpucnn.optim.moving_average import MovingAverage
 from gpucnn.optim.optimizer import Optimizer
 from gpucnn.tensor import Tensor
@@ -45,6 +51,7 @@ class Lookahead(Optimizer):
         self.k, self.alpha = k, alpha
         self.steps = 0
         self.slow = MovingAverage(self._numbered(), 1.0, buffers)
+        self._scalars: dict[Device, Scalars] = {}
 
     # The inner optimizer's, also after it has loaded a state.
 
@@ -69,19 +76,67 @@ class Lookahead(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = self.optimizer.step(closure)
-        self.steps += 1
-        if self.steps % self.k == 0:
-            self.synchronize()
+        self.follow(capturing(self.slow.parameters))
         return loss
+
+    def prepare(self) -> None:
+        """The host's part of the next step, for a captured step that is replayed afterwards, on the current stream."""
+        self.optimizer.prepare()
+        self._begin()
+        if not self.steps % self.k:
+            for tensor in self.slow.tensors():
+                tensor.modified()
+
+    def follow(self, replayed: bool = False) -> None:
+        """What a step does after the inner optimizer's: it is counted, and every ``k`` steps the weights come together.
+        ``replayed``: the step is captured, so it is counted later, by :meth:`prepare`.
+        """
+        if not replayed:
+            self._begin()
+        self._launch(replayed or not self.steps % self.k)
+
+    def _begin(self) -> None:
+        active = (self.steps + 1) % self.k == 0
+        alpha = self._alpha(self.steps + 1) if active else 0.0
+        self.steps += 1
+        self._set(alpha, active)
+        self.slow.steps += active
 
     def synchronize(self, alpha: float | None = None) -> None:
         """Brings slow and fast weights together now. ``alpha`` stands for the usual one this time: 0 ends a training
         with the slow weights as they are.
         """
-        if alpha is None:
-            alpha = self.alpha(self.steps) if callable(self.alpha) else self.alpha
-        self.slow.update(1.0 - _checked(alpha))
-        self.slow.copy_to()
+        self._set(self._alpha(self.steps) if alpha is None else _checked(alpha), True)
+        self.slow.steps += 1
+        self._launch(True)
+
+    def _alpha(self, steps: int) -> float:
+        return _checked(self.alpha(steps) if callable(self.alpha) else self.alpha)
+
+    def _set(self, alpha: float, active: bool) -> None:
+        """Brings the numbers of this step to the devices."""
+        self.slow.follow()
+        for device in {tensor.device: None for tensor in self.slow.tensors()}:
+            if device not in self._scalars:
+                with backends.get(device).context():
+                    self._scalars[device] = Scalars(backends.get(device), 1, len(LookaheadNumbers._fields))
+            self._scalars[device].set(0, LookaheadNumbers(1.0 - (1.0 - alpha), float(active)))
+            self._scalars[device].flush()
+
+    def _launch(self, moved: bool) -> None:
+        """One launch for a device and dtype, in the steps between too: the numbers say whether it does anything."""
+        launches: dict[tuple[Device, Any], list[tuple[Tensor, Tensor]]] = {}
+        for slow, tensor in zip(self.slow.all_averages(), self.slow.tensors(), strict=True):
+            launches.setdefault((tensor.device, tensor.dtype), []).append((slow, tensor))
+        for (device, _), pairs in launches.items():
+            with running_on(device):
+                pairs[0][0].backend.lookahead_step(
+                    [memory_view(slow.data) for slow, _ in pairs],
+                    [memory_view(tensor.data) for _, tensor in pairs],
+                    self._scalars[device].rows[0],
+                )
+            for tensor in [tensor for pair in pairs for tensor in pair] if moved else []:
+                tensor.modified()
 
     def state_dict(self) -> dict[str, Any]:
         """``{"optimizer": the inner state, "steps": n, "slow": the slow weights}``."""
@@ -110,6 +165,9 @@ class _MovedByOthers(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         return self.evaluate(closure)
+
+    def prepare(self) -> None:
+        pass
 
 
 def _checked(alpha: float) -> float:

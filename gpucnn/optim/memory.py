@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from gpucnn import layout
@@ -44,3 +45,8 @@ def suits(tensor: Tensor, parameter: Tensor) -> bool:
         and tensor.dtype == parameter.dtype
         and tensor.data.strides == parameter.data.strides
     )
+
+
+def capturing(tensors: Iterable[Tensor]) -> bool:
+    """Whether launches on the device of any of ``tensors`` are being captured, so that the host may only launch."""
+    return any(getattr(getattr(tensor.backend, "engine", None), "capturing", False) for tensor in tensors)

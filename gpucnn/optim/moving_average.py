@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from gpucnn import backends
 from gpucnn.autograd import no_grad, running_on
+from gpucnn.backends.updates import AverageNumbers, Row, Scalars
 from gpucnn.device import Device
 from gpucnn.layout import memory_view
 from gpucnn.nn.state import as_tensor_or_array
-from gpucnn.optim.memory import copy_of, matched, zeros_like
+from gpucnn.optim.memory import capturing, copy_of, suits, zeros_like
 from gpucnn.tensor import Tensor
 
 
@@ -56,6 +58,7 @@ class MovingAverage:
         self.averages = [copy_of(parameter) for parameter in self.parameters]
         self.buffer_averages = [copy_of(buffer) for buffer in self.buffers]
         self._swapped = False
+        self._scalars: dict[Device, Scalars] = {}
 
     def add_parameters(self, parameters: Iterable[Tensor]) -> None:
         """Takes in parameters more, whose averages start from what they are now."""
@@ -67,32 +70,72 @@ class MovingAverage:
         """Takes the parameters and buffers of now into the averages, all of a device in one launch; ``decay`` stands
         for the usual one this time.
         """
+        if not capturing(self.tensors()):
+            self.begin(decay)
+        self.launch()
+
+    # What update is made of: the host's part, and launches. `step_all` lets the optimizers' launches do some of it.
+
+    def prepare(self) -> None:
+        """The host's part of the next update, for a captured step that is replayed afterwards, on the current
+        stream.
+        """
+        self.begin()
+        for average in self.all_averages():
+            average.modified()
+
+    def begin(self, decay: float | None = None) -> None:
+        """Counts an update and brings its decay to the devices; averages follow tensors that were moved."""
         if self._swapped:
             raise RuntimeError("MovingAverage.update: the averages are applied to the parameters right now")
         usual = self.decay
         decay = _checked((usual(self.steps + 1) if callable(usual) else usual) if decay is None else decay)
-        launches: dict[tuple[Device, Any], list[tuple[Tensor, Tensor]]] = {}
+        self.follow()
+        for device in {tensor.device: None for tensor in self.tensors()}:
+            if device not in self._scalars:
+                with backends.get(device).context():
+                    self._scalars[device] = Scalars(backends.get(device), 1, len(AverageNumbers._fields))
+            self._scalars[device].set(0, AverageNumbers(1.0 - decay))
+            self._scalars[device].flush()
+        self.steps += 1
+
+    def follow(self) -> None:
+        """Brings averages to where their tensors are, if those were moved since."""
         for averages, tensors in ((self.averages, self.parameters), (self.buffer_averages, self.buffers)):
             for index, tensor in enumerate(tensors):
                 average = averages[index]
-                if average.device != tensor.device or average.dtype != tensor.dtype:  # the module was moved since
-                    average = averages[index] = zeros_like(tensor).copy_(average)
+                if not suits(average, tensor):
+                    averages[index] = zeros_like(tensor).copy_(average)
+
+    def rows(self) -> dict[Device, Row]:
+        """The numbers of the update that has begun, by device."""
+        return {device: scalars.rows[0] for device, scalars in self._scalars.items()}
+
+    def covered(self, parameters: Iterable[Tensor]) -> dict[int, Tensor]:
+        """The averages, by the parameter's id, of those of ``parameters`` that an optimizer's launch can take along."""
+        averages = {id(p): (p, average) for p, average in zip(self.parameters, self.averages, strict=True)}
+        found = {id(p): averages[id(p)] for p in parameters if id(p) in averages}
+        return {key: average for key, (p, average) in found.items() if suits(average, p)}
+
+    def launch(self, without: Mapping[int, Tensor] | None = None) -> None:
+        """The launches of an update that has begun, but for the parameters whose ids are ``without``."""
+        launches: dict[tuple[Device, Any], list[tuple[Tensor, Tensor]]] = {}
+        for tensor, average in zip(self.tensors(), self.all_averages(), strict=True):
+            if without is None or id(tensor) not in without:
                 launches.setdefault((tensor.device, tensor.dtype), []).append((average, tensor))
-        for pairs in launches.values():
-            backend = pairs[0][0].backend
-            with running_on(pairs[0][0].device):
-                backend.moving_average_step(
+        for (device, _), pairs in launches.items():
+            with running_on(device):
+                pairs[0][0].backend.moving_average_step(
                     [memory_view(average.data) for average, _ in pairs],
-                    [matched(tensor, average) for average, tensor in pairs],
-                    decay,
+                    [memory_view(tensor.data) for average, tensor in pairs],
+                    self._scalars[device].rows[0],
                 )
             for average, _ in pairs:
                 average.modified()
-        self.steps += 1
 
     def copy_to(self) -> None:
         """Fills the parameters and buffers with the averages, for good."""
-        _fill(self._tensors(), [*self.averages, *self.buffer_averages])
+        _fill(self.tensors(), self.all_averages())
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -101,17 +144,22 @@ class MovingAverage:
         """
         if self._swapped:
             raise RuntimeError("MovingAverage.applied: the averages are applied already")
-        kept = [copy_of(tensor) for tensor in self._tensors()]
+        kept = [copy_of(tensor) for tensor in self.tensors()]
         self._swapped = True
         try:
             self.copy_to()
             yield
         finally:
-            _fill(self._tensors(), kept)
+            _fill(self.tensors(), kept)
             self._swapped = False
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """The parameters, then the buffers."""
         return [*self.parameters, *self.buffers]
+
+    def all_averages(self) -> list[Tensor]:
+        """Their averages."""
+        return [*self.averages, *self.buffer_averages]
 
     def state_dict(self) -> dict[str, Any]:
         """``{"steps": n, "averages": [tensor, ...]}`` in the order of the parameters, and the same of ``"buffers"`` if

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpucnn.autograd import running_on
-from gpucnn.layout import memory_axes, memory_view
-from gpucnn.optim.memory import matched, suits, zeros_like
-from gpucnn.optim.optimizer import Optimizer, Params, check_not_negative
+from gpucnn.backends.updates import MuonNumbers
+from gpucnn.layout import memory_axes
+from gpucnn.optim.fused import FusedOptimizer
+from gpucnn.optim.optimizer import Params, check_not_negative
 from gpucnn.tensor import Tensor
 
 Array = Any
@@ -19,22 +19,29 @@ ADJUSTMENTS = (None, "original", "match_rms_adamw")
 MOST_STEPS = 99
 
 
-class Muon(Optimizer):
+class Muon(FusedOptimizer):
     """Muon, as ``torch.optim.Muon``, for weights (K, M) and filters (K, C, R, S), which count as (K, C * R * S).
 
     buffer = momentum * buffer + (1 - momentum) * gradient, from zeros; d = momentum * buffer + (1 - momentum) *
     gradient with ``nesterov``, else the buffer; with ``renormalize`` p is scaled to Frobenius norm sqrt(K); p *= 1 - lr
-    * weight_decay; p -= lr * factor * orthogonalize(d), by :func:`orthogonalize`. The factor is sqrt(max(1, K / M))
+    * weight_decay; p -= lr * factor * orthogonalize(d), by Newton-Schulz iterations: x = d / max(|d|, eps), then
+    ``ns_steps`` times x = a x + (b A + c A A) x with A = x x^T, (a, b, c) being ``ns_coefficients``. The factor is sqrt(max(1, K / M))
     where ``adjust_lr_fn`` is None or "original", and 0.2 * sqrt(max(K, M)) for "match_rms_adamw". Parameters without a
     gradient are left alone.
 
-    All but the norms is computed in the dtype of the parameters (PyTorch orthogonalizes in bfloat16); parameters of one
-    shape and equal options go through :func:`orthogonalize` as one batch. Filters are those of ``data_format="NCHW"``
+    All but the norms is computed in the dtype of the parameters (PyTorch orthogonalizes in bfloat16). On a GPU matrices
+    of all shapes go through the same 2 + 3 * ns_steps launches; on ``cpu`` those of one shape and equal options are a
+    batch. Filters are those of ``data_format="NCHW"``
     layers, whose first axis is K.
 
     Method: K. Jordan and others, "Muon: an optimizer for hidden layers in neural networks", 2024; ``renormalize`` is
     from his airbench94. Raises ValueError for options out of range and for parameters of fewer than two axes.
     """
+
+    primitive = "muon_step"
+    states = ("momentum_buffer",)
+    fields = len(MuonNumbers._fields)
+    counts = False
 
     def __init__(
         self,
@@ -85,112 +92,26 @@ class Muon(Optimizer):
                     f" got shape {tuple(parameter.shape)}"
                 )
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = self.evaluate(closure)
-        for (device, *_), (options, parameters) in self._batches().items():
-            with running_on(device):
-                self._update(parameters, options)
-            for parameter in parameters:
-                parameter.modified()
-        return loss
+    def arrays(self, group: Mapping[str, Any]) -> dict[str, float]:
+        return {"momentum_buffer": 0.0}
 
-    def _batches(self) -> dict[tuple[Any, ...], tuple[Mapping[str, Any], list[Tensor]]]:
-        """Parameters with a gradient by device, dtype, K, M and options, with the group of the first of them."""
-        batches: dict[tuple[Any, ...], tuple[Mapping[str, Any], list[Tensor]]] = {}
-        for group in self.param_groups:
-            options = tuple(float(group[name]) for name in ("lr", "weight_decay", "momentum", "eps"))
-            switches = bool(group["nesterov"]), bool(group["renormalize"]), group["adjust_lr_fn"], group["ns_steps"]
-            for parameter in group["params"]:
-                if parameter.grad is None or not parameter.data.size:
-                    continue
-                rows = parameter.shape[0]
-                sizes = rows, parameter.data.size // rows
-                key = (parameter.device, parameter.dtype, sizes, options, switches, tuple(group["ns_coefficients"]))
-                batches.setdefault(key, (group, []))[1].append(parameter)
-        return batches
+    def extra(self, group: Mapping[str, Any]) -> tuple[Any, ...]:
+        return (int(group["ns_steps"]),)
 
-    def _update(self, parameters: list[Tensor], options: Mapping[str, Any]) -> None:
-        """One step of parameters that all are (K, M)."""
-        backend = parameters[0].backend
-        xp, rows = backend.xp, parameters[0].shape[0]
-        columns = parameters[0].data.size // rows
-        tall = rows > columns  # then the transposed is orthogonalized: the products are smaller
-        steps = xp.empty((len(parameters), *sorted((rows, columns))), parameters[0].dtype)
-        for parameter, step in zip(parameters, steps, strict=True):
-            direction = xp.moveaxis(self._direction(parameter, options), _row_axis(parameter), 0)
-            (step.T if tall else step)[...] = direction.reshape(rows, columns)
-        a, b, c = map(float, options["ns_coefficients"])
-        steps = orthogonalize(backend, steps, (a, b, c), int(options["ns_steps"]), float(options["eps"]))
-        lr = float(options["lr"])
-        steps *= lr * _factor(options["adjust_lr_fn"], rows, columns)
-        kept = 1.0 - lr * float(options["weight_decay"])
-        for parameter, step in zip(parameters, steps, strict=True):
-            weight, axis = memory_view(parameter.data), _row_axis(parameter)
-            if options["renormalize"]:
-                weight *= math.sqrt(rows) / xp.maximum(_norms(xp, weight[None])[0], float(options["eps"]))
-            if kept != 1.0:
-                weight *= kept
-            moved = xp.moveaxis(weight, axis, 0)
-            moved -= (step.T if tall else step).reshape(moved.shape)
+    def takes(self, parameter: Tensor) -> bool:
+        return bool(parameter.data.size)
 
-    def _direction(self, parameter: Tensor, options: Mapping[str, Any]) -> Array:
-        """The gradient, smoothed by the momentum, in the memory order of the parameter; the buffer is brought up to
-        date.
-        """
-        momentum = float(options["momentum"])
-        state = self.state.setdefault(parameter, {})
-        known = state.get("momentum_buffer")
-        if known is None:
-            state["momentum_buffer"] = zeros_like(parameter)
-        elif not suits(known, parameter):
-            state["momentum_buffer"] = zeros_like(parameter).copy_(known)
-        buffer = memory_view(state["momentum_buffer"].data)
-        assert parameter.grad is not None
-        part = matched(parameter.grad, parameter) * (1.0 - momentum)
-        buffer *= momentum
-        buffer += part
-        if not options["nesterov"]:
-            return buffer
-        part += buffer * momentum
-        return part
+    def numbers(self, group: Mapping[str, Any], parameter: Tensor) -> MuonNumbers:
+        lr, decay, momentum, eps = (float(group[name]) for name in ("lr", "weight_decay", "momentum", "eps"))
+        rows = parameter.shape[0]
+        factor = _factor(group["adjust_lr_fn"], rows, parameter.data.size // rows)
+        switches = float(bool(group["nesterov"])), float(bool(group["renormalize"]))
+        a, b, c = map(float, group["ns_coefficients"])
+        return MuonNumbers(lr * factor, 1.0 - lr * decay, momentum, 1.0 - momentum, eps, *switches, a, b, c)
 
-
-def orthogonalize(
-    backend: Any,
-    x: Array,
-    coefficients: tuple[float, float, float] = COEFFICIENTS,
-    steps: int = 5,
-    eps: float = 1e-7,
-) -> Array:
-    """About U V^T of each x = U S V^T, x (B, K, M) with K <= M preferably: (B, K, M); the singular values come out near
-    1, not at it.
-
-    x / max(|x|, eps), then ``steps`` times x = a x + (b A + c A A) x, A = x x^T, (a, b, c) the coefficients: the
-    quintic Newton-Schulz iteration, tuned for the steepest rise from 0. Every singular value s goes through a s + b s^3
-    + c s^5. x is overwritten.
-    """
-    a, b, c = coefficients
-    x /= backend.xp.maximum(_norms(backend.xp, x), eps)[:, None, None]
-    for _ in range(steps):
-        gram = backend.matmul(x, x, transpose_b=True)
-        polynomial = backend.matmul(gram, gram)
-        polynomial *= c
-        gram *= b
-        polynomial += gram
-        higher = backend.matmul(polynomial, x)
-        x *= a
-        x += higher
-    return x
-
-
-def _norms(xp: Any, arrays: Array) -> Array:
-    """The Frobenius norm of each of ``arrays`` (B, ...), C-contiguous: (B,). Of float16 in float32: the square of 256
-    is infinite there.
-    """
-    flat = arrays.reshape(len(arrays), -1)
-    if flat.dtype.itemsize < 4:
-        flat = flat.astype("float32")
-    return xp.sqrt((flat * flat).sum(axis=1))
+    def view(self, parameter: Tensor, array: Array) -> Array:
+        axis = _row_axis(parameter)
+        return array.reshape(math.prod(array.shape[:axis]), array.shape[axis], math.prod(array.shape[axis + 1 :]))
 
 
 def _factor(adjust_lr_fn: str | None, rows: int, columns: int) -> float:

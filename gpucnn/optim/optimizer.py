@@ -51,6 +51,12 @@ class Optimizer:
         """
         raise NotImplementedError(f"{self.name} is missing a step method")
 
+    def prepare(self) -> None:
+        """The host's part of the next step, for a captured step that is replayed afterwards: see
+        :func:`gpucnn.optim.prepare_all`.
+        """
+        raise NotImplementedError(f"{self.name} is missing a prepare method, so its steps cannot be captured")
+
     @staticmethod
     def evaluate(closure: Callable[[], Any] | None) -> Any:
         """Calls a step's closure with recording on."""

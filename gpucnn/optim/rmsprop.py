@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gpucnn.backends.updates import RmspropNumbers
 from gpucnn.optim.fused import FusedOptimizer
 from gpucnn.optim.optimizer import Params, check_not_negative
+from gpucnn.tensor import Tensor
 
 
 class RMSprop(FusedOptimizer):
@@ -18,8 +20,12 @@ class RMSprop(FusedOptimizer):
     left alone.
 
     The state of a parameter is ``step``, ``square_avg``, ``grad_avg`` (centered) and ``momentum_buffer``. One launch
-    updates all parameters whose options, weight decay aside, are the same. Raises ValueError for options out of range.
+    updates all parameters of a device and dtype. Raises ValueError for options out of range.
     """
+
+    primitive = "rmsprop_step"
+    states = ("square_avg", "grad_avg", "momentum_buffer")
+    fields = len(RmspropNumbers._fields)
 
     def __init__(
         self,
@@ -55,20 +61,8 @@ class RMSprop(FusedOptimizer):
         wanted = {"square_avg": True, "grad_avg": bool(group["centered"]), "momentum_buffer": group["momentum"] > 0}
         return dict.fromkeys((name for name, needed in wanted.items() if needed), 0.0)
 
-    def options(self, group: Mapping[str, Any], step: int) -> tuple[Any, ...]:
-        return (*(float(group[name]) for name in ("lr", "alpha", "eps", "momentum")), bool(group["maximize"]))
-
-    def update(
-        self,
-        backend: Any,
-        parameters: list[Any],
-        gradients: list[Any],
-        arrays: dict[str, list[Any]],
-        weight_decays: list[float],
-        options: tuple[Any, ...],
-    ) -> None:
-        lr, alpha, eps, momentum, maximize = options
-        backend.rmsprop_step(
-            parameters, gradients, arrays["square_avg"], arrays.get("grad_avg"), arrays.get("momentum_buffer"),
-            lr, alpha, eps, momentum, weight_decays, maximize,
-        )  # fmt: skip
+    def numbers(self, group: Mapping[str, Any], parameter: Tensor) -> RmspropNumbers:
+        lr, decay, alpha, eps, momentum = (
+            float(group[name]) for name in ("lr", "weight_decay", "alpha", "eps", "momentum")
+        )
+        return RmspropNumbers(lr, decay, alpha, 1.0 - alpha, eps, momentum, float(bool(group["maximize"])))

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from gpucnn.autograd import running_on
-from gpucnn.layout import memory_view
-from gpucnn.optim.memory import matched, suits, zeros_like
-from gpucnn.optim.optimizer import Optimizer, Params, check_not_negative
+from gpucnn.backends.updates import SgdNumbers
+from gpucnn.optim.fused import FusedOptimizer
+from gpucnn.optim.optimizer import Params, check_not_negative
 from gpucnn.tensor import Tensor
 
 
-class SGD(Optimizer):
+class SGD(FusedOptimizer):
     """SGD with momentum, Nesterov momentum and weight decay, as ``torch.optim.SGD``.
 
     d = gradient + weight_decay * p; with momentum, buffer = momentum * buffer + (1 - dampening) * d (d itself the first
     time), and d = d + momentum * buffer with ``nesterov``, else the buffer; p -= lr * d. ``maximize`` takes minus the
     gradient. Parameters without a gradient are left alone.
 
-    One launch updates all parameters whose options, weight decay aside, are the same. Raises ValueError for negative
-    options, and for ``nesterov`` without momentum or with dampening.
+    One launch updates all parameters of a device and dtype. Raises ValueError for negative options, and for
+    ``nesterov`` without momentum or with dampening.
     """
+
+    primitive = "sgd_step"
+    states = ("momentum_buffer",)
+    fields = len(SgdNumbers._fields)
+    counts = False
 
     def __init__(
         self,
@@ -35,6 +39,7 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
+        self._begun: dict[Tensor, int] = {}  # steps of each momentum before this one; -1 where that does not matter
         super().__init__(
             params,
             {
@@ -57,56 +62,33 @@ class SGD(Optimizer):
                 f" got momentum={group['momentum']}, dampening={group['dampening']}"
             )
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = self.evaluate(closure)
-        for options, members in self._launches().items():
-            _, _, lr, momentum, dampening, nesterov, maximize, first = options
-            parameters, weight_decays = [p for p, _ in members], [decay for _, decay in members]
-            backend = parameters[0].backend
-            momenta = [memory_view(self.state[p]["momentum_buffer"].data) for p in parameters] if momentum else None
-            with running_on(parameters[0].device):
-                backend.sgd_step(
-                    [memory_view(p.data) for p in parameters],
-                    [matched(p.grad, p) for p in parameters if p.grad is not None],
-                    momenta,
-                    lr,
-                    momentum,
-                    dampening,
-                    weight_decays,
-                    nesterov,
-                    first,
-                    maximize,
-                )
-            for parameter in parameters:
-                parameter.modified()
-        return loss
+    def arrays(self, group: Mapping[str, Any]) -> dict[str, float]:
+        return {"momentum_buffer": 0.0} if group["momentum"] else {}
 
-    def _launches(self) -> dict[tuple[Any, ...], list[tuple[Tensor, float]]]:
-        """Parameters with a gradient, and their weight decay, by what one launch can update.
+    def numbers(self, group: Mapping[str, Any], parameter: Tensor) -> SgdNumbers:
+        lr, decay, momentum, dampening = (
+            float(group[name]) for name in ("lr", "weight_decay", "momentum", "dampening")
+        )
+        nesterov, maximize = float(bool(group["nesterov"])), float(bool(group["maximize"]))
+        begun = float(self._begun.get(parameter, 0))
+        return SgdNumbers(lr, decay, momentum, 1.0 - dampening, nesterov, begun, maximize)
 
-        That is one device and dtype, equal options but for weight decay, and momentum begun or not.
-        """
-        launches: dict[tuple[Any, ...], list[tuple[Tensor, float]]] = {}
-        for group in self.param_groups:
-            options = tuple(float(group[name]) for name in ("lr", "momentum", "dampening"))
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                first = bool(group["momentum"]) and self._begin_momentum(parameter)
-                switches = bool(group["nesterov"]), bool(group["maximize"]), first
-                key = (parameter.device, parameter.dtype, *options, *switches)
-                launches.setdefault(key, []).append((parameter, float(group["weight_decay"])))
-        return launches
+    def _provide(self, group: Mapping[str, Any], parameter: Tensor) -> None:
+        if not group["momentum"]:
+            return
+        known = "momentum_buffer" in self.state.get(parameter, {})
+        super()._provide(group, parameter)
+        if not known:
+            self._begun[parameter] = 0
+        elif self._scaled and group["dampening"] and self._begun.get(parameter, -1) >= 0:
+            self._begun[parameter] += 1  # if all of these were skipped, this step is the first
+        else:
+            self._begun[parameter] = -1
 
-    def _begin_momentum(self, parameter: Tensor) -> bool:
-        """Makes the momentum buffer where there is none yet, and says whether; one left behind by a move is brought
-        along.
-        """
-        state = self.state.setdefault(parameter, {})
-        buffer = state.get("momentum_buffer")
-        if buffer is None:
-            state["momentum_buffer"] = zeros_like(parameter)
-            return True
-        if not suits(buffer, parameter):
-            state["momentum_buffer"] = zeros_like(parameter).copy_(buffer)
-        return False
+    def uncount(self, parameter: Tensor, skipped: int) -> None:
+        if self._begun.get(parameter, -1) > 0:
+            self._begun[parameter] -= skipped
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._begun.clear()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpucnn import random
 from gpucnn.backends.numpy import NumpyBackend
 from tests.numpy_backend.geometries import dtypes, normal, quick, seeds, thorough
-from tests.support import reference
+from tests.support import reference, updates
 from tests.support.tolerance import assert_close, check
 
 backend = NumpyBackend()
@@ -230,7 +230,7 @@ def test_sgd(
     momenta = [b.copy(order="K") for b in buffers] if momentum else None
     after = [p.copy(order="K") for p in parameters]
     rest = (0.1, momentum, dampening, weight_decay, nesterov and momentum > 0, first)
-    backend.sgd_step(after, gradients, momenta, *rest)
+    updates.sgd_step(backend, after, gradients, momenta, *rest)
     for i, (p, d) in enumerate(zip(parameters, gradients, strict=True)):
         before = buffers[i] if momentum else None
         check(after[i], lambda *a, dtype: reference.sgd_step(*a, dtype=dtype)[0], p, d, before, *rest, what="parameter")
@@ -243,7 +243,7 @@ def test_sgd(
 def test_sgd_refuses_an_array_with_gaps() -> None:
     gaps = np.zeros((4, 4), np.float32)[:, ::2]
     with pytest.raises(ValueError, match="is not dense"):
-        backend.sgd_step([gaps], [gaps], None, 0.1, 0, 0, 0, False, False)
+        updates.sgd_step(backend, [gaps], [gaps], None, 0.1, 0, 0, 0, False, False)
 
 
 @quick
@@ -253,7 +253,7 @@ def test_moving_average(dtype: Any, seed: int, decay: float) -> None:
     averages, parameters = ([normal(seed + i, shape, dtype) for shape in shapes] for i in (0, 9))
     averages[1] = parameters[1].copy()
     after = [a.copy() for a in averages]
-    backend.moving_average_step(after, parameters, decay)
+    updates.moving_average_step(backend, after, parameters, decay)
     for new, old, parameter in zip(after, averages, parameters, strict=True):
         check(new, reference.moving_average_step, old, parameter, decay)
     np.testing.assert_array_equal(after[1], parameters[1])

@@ -16,6 +16,7 @@ import pytest
 from gpucnn.backends.numpy import NumpyBackend, threads
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 from tests.numpy_backend.geometries import normal
+from tests.support import updates
 
 backend = NumpyBackend()
 
@@ -47,17 +48,17 @@ def _operators() -> dict[str, Callable[[], Any]]:
 
     def sgd() -> Any:
         parameter, momentum = images.copy(), images.copy()
-        backend.sgd_step([parameter], [images], [momentum], 0.1, 0.9, 0, 0.004, True, False)
-        backend.moving_average_step([momentum], [parameter], 0.99)
+        updates.sgd_step(backend, [parameter], [images], [momentum], 0.1, 0.9, 0, 0.004, True, False)
+        updates.moving_average_step(backend, [momentum], [parameter], 0.99)
         return parameter, momentum
 
     def adaptive() -> Any:
         parameter, states = images.copy(), [0.1 * np.abs(images) for _ in range(3)]
         many = [[parameter], [images], *([state] for state in states)]
-        backend.adam_step(*many, 1e-3, 0.9, 0.999, 1e-8, [0.1], True, False, 3)
+        updates.adam_step(backend, *many, 1e-3, 0.9, 0.999, 1e-8, [0.1], True, False, 3)
         squares = [np.square(images) + 1]
-        backend.rmsprop_step(*many[:2], squares, *many[3:], 1e-3, 0.9, 1e-8, 0.9, [0.1], False)
-        backend.adagrad_step(*many[:2], squares, 1e-3, 1e-8, [0.1], False)
+        updates.rmsprop_step(backend, *many[:2], squares, *many[3:], 1e-3, 0.9, 1e-8, 0.9, [0.1], False)
+        updates.adagrad_step(backend, *many[:2], squares, 1e-3, 1e-8, [0.1], False)
         return parameter, *states, *squares, backend.total_norm([parameter, images], 2.0)
 
     return {

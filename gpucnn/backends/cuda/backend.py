@@ -28,7 +28,9 @@ from gpucnn.backends.cuda import (
     elementwise,
     faults,
     linear,
+    loss_scale,
     lrn,
+    muon,
     optimizer,
     pool2d,
     scatter,
@@ -86,6 +88,14 @@ class CudaBackend(Backend):
             if self.xp is not np:
                 self.xp.cuda.get_current_stream().synchronize()
         return array
+
+    def overwrite(self, array: Array, values: Any) -> None:
+        """Copies a NumPy array into an array on the device, in the order of the current stream; waits for nothing."""
+        with self.context():
+            if self.xp is np:
+                array[...] = values
+            else:
+                array.set(values, stream=self.xp.cuda.get_current_stream())
 
     def context(self) -> AbstractContextManager[Any]:
         if self.name == "emulated":
@@ -329,21 +339,11 @@ class CudaBackend(Backend):
         self,
         parameters: Sequence[Array],
         gradients: Sequence[Array],
-        momenta: Sequence[Array] | None,
-        lr: float,
-        momentum: float,
-        dampening: float,
-        weight_decay: float | Sequence[float],
-        nesterov: bool,
-        first: bool,
-        maximize: bool = False,
+        momenta: Sequence[Array | None],
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        optimizer.sgd_step(
-            self, parameters, gradients, momenta, lr, momentum, dampening, weight_decay, nesterov, first, maximize
-        )
-
-    def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
-        optimizer.moving_average_step(self, averages, parameters, decay)
+        optimizer.sgd_step(self, parameters, gradients, momenta, rows, along)
 
     def adam_step(
         self,
@@ -351,57 +351,67 @@ class CudaBackend(Backend):
         gradients: Sequence[Array],
         exp_avgs: Sequence[Array],
         exp_avg_sqs: Sequence[Array],
-        max_exp_avg_sqs: Sequence[Array] | None,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decays: Sequence[float],
-        decoupled: bool,
-        maximize: bool,
-        step: int,
+        max_exp_avg_sqs: Sequence[Array | None],
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        optimizer.adam_step(
-            self, parameters, gradients, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, lr,
-            beta1, beta2, eps, weight_decays, decoupled, maximize, step,
-        )  # fmt: skip
+        optimizer.adam_step(self, parameters, gradients, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, rows, along)
 
     def rmsprop_step(
         self,
         parameters: Sequence[Array],
         gradients: Sequence[Array],
         square_avgs: Sequence[Array],
-        grad_avgs: Sequence[Array] | None,
-        momenta: Sequence[Array] | None,
-        lr: float,
-        alpha: float,
-        eps: float,
-        momentum: float,
-        weight_decays: Sequence[float],
-        maximize: bool,
+        grad_avgs: Sequence[Array | None],
+        momenta: Sequence[Array | None],
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        optimizer.rmsprop_step(
-            self, parameters, gradients, square_avgs, grad_avgs, momenta,
-            lr, alpha, eps, momentum, weight_decays, maximize,
-        )  # fmt: skip
+        optimizer.rmsprop_step(self, parameters, gradients, square_avgs, grad_avgs, momenta, rows, along)
 
     def adagrad_step(
         self,
         parameters: Sequence[Array],
         gradients: Sequence[Array],
         sums: Sequence[Array],
-        lr: float,
-        eps: float,
-        weight_decays: Sequence[float],
-        maximize: bool,
+        rows: Sequence[Row],
+        along: Along = ALONE,
     ) -> None:
-        optimizer.adagrad_step(self, parameters, gradients, sums, lr, eps, weight_decays, maximize)
+        optimizer.adagrad_step(self, parameters, gradients, sums, rows, along)
+
+    def muon_step(
+        self,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        momenta: Sequence[Array],
+        steps: int,
+        rows: Sequence[Row],
+        along: Along = ALONE,
+    ) -> None:
+        muon.step(self, parameters, gradients, momenta, steps, rows, along)
+
+    def moving_average_step(self, averages: Sequence[Array], parameters: Sequence[Array], row: Row) -> None:
+        optimizer.moving_average_step(self, averages, parameters, row)
+
+    def lookahead_step(self, slow: Sequence[Array], parameters: Sequence[Array], row: Row) -> None:
+        optimizer.lookahead_step(self, slow, parameters, row)
+
+    def scale_by(self, x: Array, factor: Array) -> Array:
+        return loss_scale.scale_by(self, x, factor)
+
+    def check_gradients(
+        self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None
+    ) -> None:
+        loss_scale.check_gradients(self, gradients, found_inf, inverse_scale)
+
+    def update_scale(self, state: Array, found_inf: Array, growth: float, backoff: float, interval: int) -> None:
+        loss_scale.update_scale(self, state, found_inf, growth, backoff, interval)
 
     def total_norm(self, arrays: Sequence[Array], order: float) -> Array:
         return clip.total_norm(self, arrays, order)
 
-    def scale_all(self, arrays: Sequence[Array], factor: Array) -> None:
-        clip.scale_all(self, arrays, factor)
+    def clip_all(self, arrays: Sequence[Array], norm: Array, limit: float, small: float) -> None:
+        clip.clip_all(self, arrays, norm, limit, small)
 
     def clamp_all(self, arrays: Sequence[Array], limit: float) -> None:
         clip.clamp_all(self, arrays, limit)

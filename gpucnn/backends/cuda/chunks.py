@@ -13,38 +13,39 @@ from gpucnn.backends.cuda.grids import MAX_BLOCKS, THREADS, ceil_div
 from gpucnn.layout import memory_view
 
 CHUNK = 2048  # elements that a block takes at a time, as in kernels/chunks.cuh
-MOST_TABLES = 64  # lists of sizes, and of weight decays, whose tables are kept on a device
+MOST_TABLES = 64  # lists of sizes whose tables are kept on a device
 
 Sizes = tuple[int, ...]
-Numbers = tuple[float, ...]
 _tables: WeakKeyDictionary[Any, dict[Sizes, tuple[Array, Array, int]]] = WeakKeyDictionary()
-_number_tables: WeakKeyDictionary[Any, dict[Numbers, Array]] = WeakKeyDictionary()
 
 
 def launch(
     backend: Any,
     source: str,
     kernel: str,
-    lists: Sequence[Sequence[Array]],
+    lists: Sequence[Sequence[Array | None]],
     *arguments: Any,
-    numbers: Sequence[float] | None = None,
+    before: Sequence[Any] = (),
 ) -> int:
     """Launches ``kernel`` over lists of arrays and returns how many chunks there were; none launches nothing.
 
-    Arrays at one place of the lists share size and memory order; those without elements are left out. The kernel
-    takes a table of pointers for each list, first_chunk and sizes, a float for each array if there are ``numbers``,
-    how many arrays there are, and ``arguments``.
+    Arrays at one place of the lists share size and memory order; those without elements are left out. The first list
+    is complete, others may hold None. The kernel takes a table of pointers for each list (a null pointer for a list of
+    None), what is ``before`` the sizes, first_chunk and sizes, how many arrays there are, and ``arguments``.
     """
-    tables = [[memory_view(array) for array in arrays if array.size] for arrays in lists]
-    first_chunk, sizes, chunks = tables_of(backend, tuple(int(array.size) for array in tables[0]))
+    places = [place for place, array in enumerate(lists[0]) if array is not None and array.size]
+    first_chunk, sizes, chunks = tables_of(backend, tuple(int(lists[0][place].size) for place in places))
     if not chunks:
         return 0
-    own: tuple[Array, ...] = ()
-    if numbers is not None:
-        own = (_on_device(backend, tuple(n for n, array in zip(numbers, lists[0], strict=True) if array.size)),)
+    tables = [_table([arrays[place] for place in places]) for arrays in lists]
     grid = min(chunks, MAX_BLOCKS)
-    backend.launch(source, kernel, grid, THREADS, *tables, first_chunk, sizes, *own, len(tables[0]), *arguments)
+    backend.launch(source, kernel, grid, THREADS, *tables, *before, first_chunk, sizes, len(places), *arguments)
     return chunks
+
+
+def _table(arrays: Sequence[Array | None]) -> list[Array | None] | None:
+    views = [None if array is None else memory_view(array) for array in arrays]
+    return views if any(view is not None for view in views) else None
 
 
 def tables_of(backend: Any, sizes: Sizes) -> tuple[Array, Array, int]:
@@ -57,13 +58,3 @@ def tables_of(backend: Any, sizes: Sizes) -> tuple[Array, Array, int]:
         on_device = backend.constant(first_chunk), backend.constant(np.array(sizes, np.int64))
         known[sizes] = *on_device, int(first_chunk[-1])
     return known[sizes]
-
-
-def _on_device(backend: Any, numbers: Numbers) -> Array:
-    """``numbers`` (arrays,) as float32 on the device; kept, so that a steady training step copies nothing."""
-    known = _number_tables.setdefault(backend, {})
-    if numbers not in known:
-        if len(known) >= MOST_TABLES:
-            known.clear()
-        known[numbers] = backend.constant(np.array(numbers, np.float32))
-    return known[numbers]

@@ -8,7 +8,6 @@ from typing import Any
 
 from gpucnn.backends.base import Array
 from gpucnn.backends.cuda import chunks
-from gpucnn.backends.cuda.grids import THREADS
 
 SOURCE = "clip.cu"
 
@@ -20,14 +19,14 @@ def total_norm(backend: Any, arrays: Sequence[Array], order: float) -> Array:
     sizes = tuple(int(array.size) for array in arrays if array.size)
     partial = backend.empty(chunks.tables_of(backend, sizes)[-1])
     total = backend.empty(1)
-    chunks.launch(backend, SOURCE, "norm_partials", [arrays], partial, kind, power)
-    backend.launch(SOURCE, "norm_total", 1, THREADS, partial, total, partial.size, kind, 1.0 / power)
+    counter = backend.counters(1)
+    chunks.launch(backend, SOURCE, "total_norm", [arrays], partial, total, counter, kind, power, 1.0 / power)
     return total
 
 
-def scale_all(backend: Any, arrays: Sequence[Array], factor: Array) -> None:
-    """Multiplies all arrays by factor (1,), in place."""
-    chunks.launch(backend, SOURCE, "scale_all", [arrays], factor)
+def clip_all(backend: Any, arrays: Sequence[Array], norm: Array, limit: float, small: float) -> None:
+    """Multiplies all arrays by min(1, limit / (norm + small)), in place."""
+    chunks.launch(backend, SOURCE, "clip_all", [arrays], norm, limit, small)
 
 
 def clamp_all(backend: Any, arrays: Sequence[Array], limit: float) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy.many import over_pieces
-from gpucnn.backends.numpy.optimizer import direction
+from gpucnn.backends.numpy.optimizer import Optional, direction, update
 from gpucnn.backends.numpy.scratch import scratch
+from gpucnn.backends.updates import AdagradNumbers, AdamNumbers, Along, Row, adam_numbers
 
 Array = NDArray[Any]
 
@@ -41,102 +41,90 @@ def adam_step(
     gradients: Sequence[Array],
     exp_avgs: Sequence[Array],
     exp_avg_sqs: Sequence[Array],
-    max_exp_avg_sqs: Sequence[Array] | None,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decays: Sequence[float],
-    decoupled: bool,
-    maximize: bool,
-    step: int,
+    max_exp_avg_sqs: Optional,
+    rows: Sequence[Row],
+    along: Along,
 ) -> None:
     """PyTorch's Adam, as base.py states it."""
-    step_size, root_correction = lr / (1.0 - beta1**step), (1.0 - beta2**step) ** -0.5
 
-    def run(p: Array, gradient: Array, m: Array, v: Array, *rest: Any) -> None:
-        real, weight_decay = p.dtype.type, rest[-1]
-        g = direction(p, gradient, 0.0 if decoupled else weight_decay, maximize)
+    def run(p: Array, gradient: Array, m: Array, v: Array, largest: Array | None, own: AdamNumbers) -> None:
+        real = p.dtype.type
+        g = direction(p, gradient, 0.0 if own.decoupled else own.weight_decay, own.maximize)
         taken = scratch("taken", p.shape, p.dtype)
-        if decoupled and weight_decay:
-            np.multiply(p, real(1 - lr * weight_decay), out=p)
-        _blend(m, g, beta1, taken)
-        _add_squares(v, g, beta2, taken)
-        largest = np.maximum(rest[0], v, out=rest[0]) if max_exp_avg_sqs is not None else v
-        np.sqrt(largest, out=taken)
-        np.multiply(taken, real(root_correction), out=taken)
-        np.add(taken, real(eps), out=taken)
+        if own.decoupled and own.weight_decay:
+            np.multiply(p, real(1 - own.lr * own.weight_decay), out=p)
+        _blend(m, g, own.beta1, taken)
+        _add_squares(v, g, own.beta2, taken)
+        np.sqrt(v if largest is None else np.maximum(largest, v, out=largest), out=taken)
+        np.multiply(taken, real(own.root_correction), out=taken)
+        np.add(taken, real(own.eps), out=taken)
         np.divide(m, taken, out=taken)
-        np.multiply(taken, real(step_size), out=taken)
+        np.multiply(taken, real(own.step_size), out=taken)
         np.subtract(p, taken, out=p)
 
-    lists = [parameters, gradients, exp_avgs, exp_avg_sqs]
-    over_pieces(run, lists if max_exp_avg_sqs is None else [*lists, max_exp_avg_sqs], weight_decays)
+    update(run, [parameters, gradients, exp_avgs, exp_avg_sqs, max_exp_avg_sqs], rows, along, _adam_recount)
+
+
+def _adam_recount(own: AdamNumbers, skipped: int) -> AdamNumbers:
+    flags = bool(own.decoupled), bool(own.maximize)
+    return adam_numbers(
+        own.lr, own.beta1, own.beta2, own.eps, own.weight_decay, *flags, int(own.step) - skipped
+    )  # fmt: skip
 
 
 def rmsprop_step(
     parameters: Sequence[Array],
     gradients: Sequence[Array],
     square_avgs: Sequence[Array],
-    grad_avgs: Sequence[Array] | None,
-    momenta: Sequence[Array] | None,
-    lr: float,
-    alpha: float,
-    eps: float,
-    momentum: float,
-    weight_decays: Sequence[float],
-    maximize: bool,
+    grad_avgs: Optional,
+    momenta: Optional,
+    rows: Sequence[Row],
+    along: Along,
 ) -> None:
     """PyTorch's RMSprop, as base.py states it."""
 
-    def run(p: Array, gradient: Array, s: Array, *rest: Any) -> None:
+    def run(p: Array, gradient: Array, s: Array, mean: Array | None, buffer: Array | None, own: Any) -> None:
         real = p.dtype.type
-        g = direction(p, gradient, rest[-1], maximize)
+        g = direction(p, gradient, own.weight_decay, own.maximize)
         taken = scratch("taken", p.shape, p.dtype)
-        _add_squares(s, g, alpha, taken)
-        if grad_avgs is None:
+        _add_squares(s, g, own.alpha, taken)
+        if mean is None:
             np.sqrt(s, out=taken)
         else:
-            mean = rest[0]
-            _blend(mean, g, alpha, taken)
+            _blend(mean, g, own.alpha, taken)
             np.multiply(mean, mean, out=taken)
             np.subtract(s, taken, out=taken)
             np.sqrt(taken, out=taken)
-        np.add(taken, real(eps), out=taken)
+        np.add(taken, real(own.eps), out=taken)
         np.divide(g, taken, out=g)
-        if momenta is not None:
-            buffer = rest[-2]
-            np.multiply(buffer, real(momentum), out=buffer)
+        if buffer is not None:
+            np.multiply(buffer, real(own.momentum), out=buffer)
             np.add(buffer, g, out=buffer)
             np.copyto(g, buffer)
-        np.multiply(g, real(lr), out=g)
+        np.multiply(g, real(own.lr), out=g)
         np.subtract(p, g, out=p)
 
-    state = [arrays for arrays in (square_avgs, grad_avgs, momenta) if arrays is not None]
-    over_pieces(run, [parameters, gradients, *state], weight_decays)
+    update(run, [parameters, gradients, square_avgs, grad_avgs, momenta], rows, along)
 
 
 def adagrad_step(
-    parameters: Sequence[Array],
-    gradients: Sequence[Array],
-    sums: Sequence[Array],
-    lr: float,
-    eps: float,
-    weight_decays: Sequence[float],
-    maximize: bool,
+    parameters: Sequence[Array], gradients: Sequence[Array], sums: Sequence[Array], rows: Sequence[Row], along: Along
 ) -> None:
     """PyTorch's Adagrad, as base.py states it."""
 
-    def run(p: Array, gradient: Array, total: Array, weight_decay: float) -> None:
+    def run(p: Array, gradient: Array, total: Array, own: AdagradNumbers) -> None:
         real = p.dtype.type
-        g = direction(p, gradient, weight_decay, maximize)
+        g = direction(p, gradient, own.weight_decay, own.maximize)
         taken = scratch("taken", p.shape, p.dtype)
         np.multiply(g, g, out=taken)
         np.add(total, taken, out=total)
         np.sqrt(total, out=taken)
-        np.add(taken, real(eps), out=taken)
+        np.add(taken, real(own.eps), out=taken)
         np.divide(g, taken, out=g)
-        np.multiply(g, real(lr), out=g)
+        np.multiply(g, real(own.lr), out=g)
         np.subtract(p, g, out=p)
 
-    over_pieces(run, [parameters, gradients, sums], weight_decays)
+    def recount(own: AdagradNumbers, skipped: int) -> AdagradNumbers:
+        return own._replace(lr=own.full_lr / (1.0 + (own.step - skipped - 1) * own.lr_decay))
+
+    update(run, [parameters, gradients, sums], rows, along, recount)

@@ -39,8 +39,9 @@ def total_norm(arrays: Sequence[Array], order: float) -> Array:
     return np.array([total]).astype(flat[0].dtype)
 
 
-def scale_all(arrays: Sequence[Array], factor: Array) -> None:
-    """Multiplies all arrays by factor (1,), in place."""
+def clip_all(arrays: Sequence[Array], norm: Array, limit: float, small: float) -> None:
+    """Multiplies all arrays by min(1, limit / (norm + small)), in place."""
+    factor = np.minimum(limit / (norm + small), 1.0).astype(norm.dtype, copy=False)
     over_pieces(lambda array: np.multiply(array, factor, out=array), [arrays])
 
 

@@ -15,12 +15,15 @@ Array = NDArray[Any]
 
 
 def over_pieces(
-    run: Callable[..., Any], lists: Sequence[Sequence[Array]], weight_decays: Sequence[float] | None = None
+    run: Callable[..., Any], lists: Sequence[Sequence[Array | None]], each: Sequence[Any] | None = None
 ) -> None:
-    """``run(*pieces, weight_decay)`` on matching pieces of the arrays at one place of the lists."""
+    """``run(*pieces)`` on matching pieces of the arrays at one place of the lists, the first of which is complete; None
+    stays None. With ``each`` the value at that place comes last.
+    """
     items: list[tuple[Any, ...]] = []
     for place, arrays in enumerate(zip(*lists, strict=True)):
-        flat = [memory_view(array).reshape(-1) for array in arrays]
-        decay = () if weight_decays is None else (weight_decays[place],)
-        items += [(*(array[at] for array in flat), *decay) for at in pieces(flat[0].size)]
+        flat = [None if array is None else memory_view(array).reshape(-1) for array in arrays]
+        own = () if each is None else (each[place],)
+        assert flat[0] is not None
+        items += [(*(a if a is None else a[at] for a in flat), *own) for at in pieces(flat[0].size)]
     for_each(lambda item: run(*item), items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,55 @@ from numpy.typing import NDArray
 
 from gpucnn.backends.numpy.many import over_pieces
 from gpucnn.backends.numpy.scratch import scratch
+from gpucnn.backends.updates import Along, Row
 
 Array = NDArray[Any]
+Optional = Sequence[Array | None]
 
 
-def direction(parameter: Array, gradient: Array, weight_decay: float, maximize: bool) -> Array:
+def update(
+    run: Callable[..., Any],
+    lists: Sequence[Optional],
+    rows: Sequence[Row],
+    along: Along,
+    recount: Callable[[Any, int], Any] = lambda numbers, skipped: numbers,
+) -> None:
+    """``run(parameter, gradient, *state, numbers)`` on matching pieces of ``lists``, parameters and gradients first,
+    and what goes along. ``recount(numbers, skipped)`` gives the numbers where ``skipped`` steps do not count.
+    """
+    numbers = [row.values for row in rows]
+    skip = overflowed(along)
+    if along.skipped is not None:
+        if skip:
+            for count in along.skipped:
+                count += 1
+        else:
+            numbers = [recount(own, int(count[0])) for own, count in zip(numbers, along.skipped, strict=True)]
+    inverse = 1.0 if along.inverse_scale is None else float(along.inverse_scale[0])
+
+    def piece(average: Array | None, own: Any, parameter: Array, gradient: Array, *state: Array | None) -> None:
+        if not skip:
+            given = gradient
+            if inverse != 1.0:
+                given = np.multiply(
+                    gradient, given.dtype.type(inverse), out=scratch("unscaled", given.shape, given.dtype)
+                )
+            run(parameter, given, *state, own)
+        if along.zero_gradients:
+            gradient.fill(0)
+        if average is not None and along.average is not None:
+            _approach(average, parameter, along.average.values.rate)
+
+    averages = [None] * len(rows) if along.averages is None else along.averages
+    over_pieces(lambda *arguments: piece(arguments[-2], arguments[-1], *arguments[:-2]), [*lists, averages], numbers)
+
+
+def overflowed(along: Along) -> bool:
+    """Whether the step is skipped."""
+    return along.found_inf is not None and bool(along.found_inf[0] != 0)
+
+
+def direction(parameter: Array, gradient: Array, weight_decay: float, maximize: float) -> Array:
     """The gradient, or minus the gradient, plus weight_decay * parameter, in scratch memory."""
     g = scratch("step", parameter.shape, parameter.dtype)
     if not weight_decay:
@@ -24,49 +68,48 @@ def direction(parameter: Array, gradient: Array, weight_decay: float, maximize: 
 
 
 def sgd_step(
-    parameters: Sequence[Array],
-    gradients: Sequence[Array],
-    momenta: Sequence[Array] | None,
-    lr: float,
-    momentum: float,
-    dampening: float,
-    weight_decay: float | Sequence[float],
-    nesterov: bool,
-    first: bool,
-    maximize: bool,
+    parameters: Sequence[Array], gradients: Sequence[Array], momenta: Optional, rows: Sequence[Row], along: Along
 ) -> None:
     """PyTorch's SGD, as base.py states it."""
-    decays = weight_decay if isinstance(weight_decay, Sequence) else [weight_decay] * len(parameters)
 
-    def run(parameter: Array, gradient: Array, *rest: Any) -> None:
+    def run(parameter: Array, gradient: Array, buffer: Array | None, own: Any) -> None:
         real = parameter.dtype.type
-        d = direction(parameter, gradient, rest[-1], maximize)
-        if momenta is not None:
-            buffer = rest[0]
-            if first:
+        d = direction(parameter, gradient, own.weight_decay, own.maximize)
+        if buffer is not None:
+            taken = scratch("taken", d.shape, d.dtype)
+            if own.begun == 0:
                 np.copyto(buffer, d)
             else:
-                taken = scratch("taken", d.shape, d.dtype)
-                np.multiply(buffer, real(momentum), out=buffer)
-                np.add(buffer, np.multiply(d, real(1 - dampening), out=taken), out=buffer)
-            if nesterov:
-                taken = scratch("taken", d.shape, d.dtype)
-                np.add(d, np.multiply(buffer, real(momentum), out=taken), out=d)
+                np.multiply(buffer, real(own.momentum), out=buffer)
+                np.add(buffer, np.multiply(d, real(own.one_minus_dampening), out=taken), out=buffer)
+            if own.nesterov:
+                np.add(d, np.multiply(buffer, real(own.momentum), out=taken), out=d)
             else:
                 np.copyto(d, buffer)
-        np.multiply(d, real(lr), out=d)
+        np.multiply(d, real(own.lr), out=d)
         np.subtract(parameter, d, out=parameter)
 
-    over_pieces(run, [parameters, gradients, *([] if momenta is None else [momenta])], decays)
+    update(run, [parameters, gradients, momenta], rows, along, lambda own, n: own._replace(begun=own.begun - n))
 
 
-def moving_average_step(averages: Sequence[Array], parameters: Sequence[Array], decay: float) -> None:
-    """average -= (1 - decay) * (average - parameter)."""
+def moving_average_step(averages: Sequence[Array], parameters: Sequence[Array], row: Row) -> None:
+    """average -= rate * (average - parameter)."""
+    over_pieces(lambda average, parameter: _approach(average, parameter, row.values.rate), [averages, parameters])
 
-    def run(average: Array, parameter: Array) -> None:
-        step = scratch("step", average.shape, average.dtype)
-        np.subtract(average, parameter, out=step)
-        np.multiply(step, average.dtype.type(1 - decay), out=step)
-        np.subtract(average, step, out=average)
 
-    over_pieces(run, [averages, parameters])
+def lookahead_step(slow: Sequence[Array], parameters: Sequence[Array], row: Row) -> None:
+    """Where ``active``: slow -= rate * (slow - parameter), parameter = slow."""
+
+    def run(kept: Array, parameter: Array) -> None:
+        _approach(kept, parameter, row.values.rate)
+        np.copyto(parameter, kept)
+
+    if row.values.active:
+        over_pieces(run, [slow, parameters])
+
+
+def _approach(average: Array, parameter: Array, rate: float) -> None:
+    step = scratch("step", average.shape, average.dtype)
+    np.subtract(average, parameter, out=step)
+    np.multiply(step, average.dtype.type(rate), out=step)
+    np.subtract(average, step, out=average)

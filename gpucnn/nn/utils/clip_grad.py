@@ -44,10 +44,8 @@ def clip_grad_norm_(
     for (device, dtype), tensors in _by_place(gradients).items():
         with running_on(device):
             backend, here = tensors[0].backend, norm.to(device)
-            # One axis, so that the constants do not widen the type.
             total = layout.contiguous(here.data.reshape(1)).astype(dtype, copy=False)
-            factor = backend.xp.minimum(max_norm / (total + SMALL), 1.0).astype(dtype, copy=False)
-            backend.scale_all([_to_write(tensor) for tensor in tensors], factor)
+            backend.clip_all([_to_write(tensor) for tensor in tensors], total, float(max_norm), SMALL)
         for tensor in tensors:
             tensor.modified()
     return norm
