@@ -262,8 +262,8 @@ def _launch(
         parameter.modified()
         for name in optimizer.arrays(group):
             optimizer.state[parameter][name].modified()
-        if own := averages.get(id(parameter)):
-            own.modified()
+        if id(parameter) in averages:
+            averages[id(parameter)].modified()
         if zero_gradients:
             _zeroed(parameter)
 
