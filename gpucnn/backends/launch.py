@@ -86,6 +86,9 @@ class Launcher:
         self.engine = engine
         self.folder = None if folder is None else Path(folder)
         self._bound: dict[tuple[str, str], _BoundKernel] = {}
+        self.observers: list[
+            Callable[..., None]
+        ] = []  # told (declaration, grid, block, args, shared_mem) of each launch
 
     def __call__(
         self,
@@ -104,6 +107,8 @@ class Launcher:
         """
         kernel = self._bound.get((source, name)) or self._bind(source, name)
         kernel.launch(three_sizes(grid), three_sizes(block), args, shared_mem)
+        for observer in self.observers:
+            observer(kernel.declaration, grid, block, args, shared_mem)
 
     def declaration(self, source: str, name: str) -> Declaration:
         """The declaration of a kernel. Raises FileNotFoundError and ValueError, listing what there is."""
