@@ -33,7 +33,7 @@ class SoftmaxCrossEntropy(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         logits, labels = ctx.saved_tensors
         xp = grad.backend.xp
-        dlosses = xp.ascontiguousarray(xp.broadcast_to(grad.data * grad.dtype.type(ctx.factor), labels.shape))
+        dlosses = layout.contiguous(xp.broadcast_to(grad.data * grad.dtype.type(ctx.factor), labels.shape))
         dlogits = grad.backend.softmax_cross_entropy_backward(
             dlosses, layout.contiguous(logits.data), layout.contiguous(labels.data), ctx.log_sum_exp, ctx.smoothing
         )
