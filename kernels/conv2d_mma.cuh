@@ -1,0 +1,418 @@
+// Convolution and its two gradients, linear layers and matrix products as implicit GEMM on tensor cores (conv2d_mma_tile.cuh):
+//
+//            rows M          columns N      sum over K        operand A                     operand B
+//   fprop    n, p, q         k              r, s, c           x, gathered                   w as (K, R S C)
+//   dgrad    n, h, w         c              r, s, k           dy, gathered                  w, read along its channels
+//   wgrad    k               r, s, c        n, p, q           dy as (N P Q, K)              x, gathered
+//
+// Any stride, padding (also asymmetric), dilation and number of groups; groups are separate GEMMs over slices of the channels. A linear layer and
+// a matrix product are 1 x 1 convolutions of one image of 1 x M pixels, and a batch of products differs from groups in nothing but where
+// its members begin.
+//
+// Launch: gridDim.x = tiles times groups (times the phases of dgrad's stride, DgradAxis), columns first; gridDim.y = parts of K, of k_per_split
+// each; 128 threads; dynamic shared memory: MmaTile::STAGES stages. With more than one part, `partial` holds each block's results and
+// `counters` (one for each x) find the block that adds them up in order (reduce_splits). What a thread owns: MI x NI x 4 results.
+//
+// Wide instances read 16 bytes at a time: they need C / groups and K / groups divisible by 8 (tf32: 4) and arrays that start at multiples of 16
+// bytes. Narrow ones read single elements, so that K = R S C has no gaps also where C is 1, 3 or 5; "few" is wgrad with a wide dy and a narrow x.
+// Within an image int is enough for coordinates (the host checks); offsets into tensors are long long.
+
+#pragma once
+
+#include "conv2d_mma_epilogue.cuh"
+#include "convolution.cuh"
+
+struct MmaProblem {
+    int N, H, W, C, K, R, S, P, Q;  // C and K: of all groups, the distance between pixels in memory
+    int stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+    int depth, filters;             // C and K of one group
+    int pixels, plane, window;      // N P Q, P Q, R S depth
+    int k_per_split;                // a multiple of BK
+    int relu, vector;               // of the epilogue
+    unsigned q_multiplier, q_shift, pq_multiplier, pq_shift;  // division by Q and by plane, see divide()
+    long long x_outer, w_outer, y_outer;                      // elements from one group, or member of a batch, to the next
+};
+
+// n / d for n < 2^31: multiplier = ceil(2^(32 + shift) / d) - 2^32, shift = ceil(log2 d) (Granlund and Montgomery 1994).
+__device__ __forceinline__ int divide(int n, unsigned multiplier, unsigned shift) {
+    return static_cast<int>((__umulhi(static_cast<unsigned>(n), multiplier) + static_cast<unsigned>(n)) >> shift);
+}
+
+// The place of a block: tiles of a row of tiles are neighbours, so that blocks that run together share operand A.
+struct MmaPlace {
+    int m, n, outer;
+    __device__ MmaPlace(unsigned index, int tiles_m, int tiles_n) {
+        n = index % tiles_n;
+        m = index / tiles_n % tiles_m;
+        outer = index / tiles_n / tiles_m;
+    }
+};
+
+// ---- sources ---------------------------------------------------------------------------------------------------------
+
+// A matrix in memory: element (row, k) at row * pitch + k (K_CONTIGUOUS) or at k * pitch + row.
+template <class T_, int ROWS, bool K_CONTIGUOUS, bool WIDE_>
+struct MatrixSource {
+    using T = T_;
+    using share = Share<T, ROWS, K_CONTIGUOUS>;
+    static constexpr bool WIDE = WIDE_;
+    static constexpr int STEP = share::STEP;
+
+    const T* run;         // the first chunk of the current stage
+    long long chunk_step;
+    long long stage_step;
+    int rows_left, k_left;  // from the first chunk on
+
+    __device__ MatrixSource(const T* matrix, long long pitch, int first_row, int rows, int k_begin, int k_end) {
+        const int row = first_row + share::row(0), k = k_begin + share::k();
+        run = matrix + (K_CONTIGUOUS ? row * pitch + k : k * pitch + row);
+        chunk_step = K_CONTIGUOUS ? STEP * pitch : STEP;
+        stage_step = K_CONTIGUOUS ? share::BK : share::BK * pitch;
+        rows_left = rows - row;
+        k_left = k_end - k;
+    }
+    __device__ __forceinline__ bool address(int i, const T*& from) const {
+        from = run + i * chunk_step;
+        return k_left > 0 && i * STEP < rows_left;
+    }
+    __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
+#pragma unroll
+        for (int i = 0; i < share::COUNT; ++i) {
+#pragma unroll
+            for (int e = 0; e < share::VEC; ++e) {
+                const bool valid = K_CONTIGUOUS ? e < k_left && i * STEP < rows_left : k_left > 0 && i * STEP + e < rows_left;
+                runs[i].v[e] = T();
+                if (valid) runs[i].v[e] = run[i * chunk_step + e];
+            }
+        }
+    }
+    __device__ __forceinline__ void advance() {
+        run += stage_step;
+        k_left -= share::BK;
+    }
+};
+
+// Windows of an image as rows of a matrix, K running over (tap row, tap column, channel), which is the order of memory.
+// fprop: rows of x at steps of the dilation; dgrad: rows of dy at negative steps.
+struct Windows {
+    int height, width, channels;    // of the image; channels are the distance between pixels
+    int taps_h, taps_w, depth;      // of K; depth is the channels of a group
+    int tap_step_h, tap_step_w;
+};
+
+// `Shape` is Windows, or a reference to one in shared memory, for which the main loop then needs no registers.
+template <class T_, int ROWS, bool WIDE_, class Shape>
+struct WindowSource {
+    using T = T_;
+    using share = Share<T, ROWS, true>;
+    static constexpr bool WIDE = WIDE_;
+
+    const T* images;
+    Shape shape;
+    Odometer tap;
+    int h[share::COUNT], w[share::COUNT];  // where the windows begin, also outside of the image
+    int pixel[share::COUNT];               // the same as an index into all pixels (n, h, w)
+
+    // `at(row, n, h, w)` finds a row's image and where its window begins; false for rows that do not exist.
+    template <class At>
+    __device__ WindowSource(const T* images_, const Windows& shape_, int first_row, int k_begin, At at)
+        : images(images_), shape(shape_), tap(k_begin + share::k(), max(1, shape_.taps_w), shape_.depth) {
+#pragma unroll
+        for (int i = 0; i < share::COUNT; ++i) {
+            int n;
+            const bool exists = at(first_row + share::row(i), n, h[i], w[i]);
+            pixel[i] = exists ? (n * shape.height + h[i]) * shape.width + w[i] : 0;
+            if (!exists) h[i] = OUTSIDE;
+        }
+    }
+    __device__ __forceinline__ bool find(const Odometer& place, int i, const T*& from) const {
+        const int tap_h = place.high * shape.tap_step_h, tap_w = place.middle * shape.tap_step_w;
+        from = images + place.low + static_cast<long long>(pixel[i] + tap_h * shape.width + tap_w) * shape.channels;
+        return place.high < shape.taps_h && inside(h[i] + tap_h, shape.height) && inside(w[i] + tap_w, shape.width);
+    }
+    __device__ __forceinline__ bool address(int i, const T*& from) const {
+        return find(tap, i, from);
+    }
+    __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
+        Odometer place = tap;
+#pragma unroll
+        for (int e = 0; e < share::VEC; ++e) {
+#pragma unroll
+            for (int i = 0; i < share::COUNT; ++i) {
+                const T* from;
+                runs[i].v[e] = T();
+                if (find(place, i, from)) runs[i].v[e] = *from;
+            }
+            place.advance(1, shape.taps_w, shape.depth);
+        }
+    }
+    __device__ __forceinline__ void advance() {
+        tap.advance(share::BK, shape.taps_w, shape.depth);
+    }
+};
+
+// Filters as operand B of dgrad: rows are input channels, K runs over (tap row, tap column, output channel).
+template <class T_, int ROWS, bool WIDE_>
+struct TransposedFilterSource {
+    using T = T_;
+    using share = Share<T, ROWS, false>;
+    static constexpr bool WIDE = WIDE_;
+    static constexpr int STEP = share::STEP;
+
+    const T* filters;  // of the group, at this thread's first channel
+    const MmaProblem& g;
+    const DgradAxis &vertical, &horizontal;  // in shared memory
+    Odometer tap;
+    int channels_left;
+
+    __device__ TransposedFilterSource(
+        const T* group_filters, const MmaProblem& g_, const DgradAxis& vertical_, const DgradAxis& horizontal_, int first_channel, int k_begin)
+        : g(g_), vertical(vertical_), horizontal(horizontal_), tap(k_begin + share::k(), max(1, horizontal_.taps), g_.filters) {
+        const int channel = first_channel + share::row(0);
+        filters = group_filters + channel;
+        channels_left = g.depth - channel;
+    }
+    __device__ __forceinline__ bool line(const T*& from) const {
+        const int r = vertical.first_tap + tap.high * vertical.tap_step, s = horizontal.first_tap + tap.middle * horizontal.tap_step;
+        from = filters + static_cast<long long>((tap.low * g.R + r) * g.S + s) * g.depth;
+        return tap.high < vertical.taps;
+    }
+    __device__ __forceinline__ bool address(int i, const T*& from) const {
+        const bool valid = line(from);
+        from += i * STEP;
+        return valid && i * STEP < channels_left;
+    }
+    __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
+        const T* from;
+        const bool valid = line(from);
+#pragma unroll
+        for (int i = 0; i < share::COUNT; ++i) {
+#pragma unroll
+            for (int e = 0; e < share::VEC; ++e) {
+                runs[i].v[e] = T();
+                if (valid && i * STEP + e < channels_left) runs[i].v[e] = from[i * STEP + e];
+            }
+        }
+    }
+    __device__ __forceinline__ void advance() {
+        tap.advance(share::BK, horizontal.taps, g.filters);
+    }
+};
+
+// Operand B of wgrad: rows are filter elements (r, s, c), K runs over output pixels (n, p, q).
+template <class T_, int ROWS, bool WIDE_>
+struct PixelSource {
+    using T = T_;
+    using share = Share<T, ROWS, false>;
+    static constexpr bool WIDE = WIDE_;
+
+    const T* x;  // at the group's first channel
+    const MmaProblem& g;
+    int pixel;
+    int taps[share::COUNT];     // of each chunk's first element: its row and column from where the window begins, 16 bits each
+    int offsets[share::COUNT];  // the same in elements of x, the channel added
+
+    __device__ PixelSource(const T* x_, const MmaProblem& g_, int first_element, int k_begin)
+        : x(x_), g(g_), pixel(k_begin + share::k()) {
+#pragma unroll
+        for (int i = 0; i < share::COUNT; ++i) {
+            const int element = first_element + share::row(i), tap = element / g.depth;
+            const int h = tap / g.S * g.dilation_h - g.pad_top, w = tap % g.S * g.dilation_w - g.pad_left;
+            offsets[i] = (h * g.W + w) * g.C + element % g.depth;
+            taps[i] = packed_tap(element < g.window ? h : NO_TAP, w);
+        }
+    }
+    static constexpr int NO_TAP = -(1 << 15);  // outside of every image: the host takes no more than 2^15 - 1 rows
+    __device__ static int packed_tap(int h, int w) {
+        return static_cast<int>(static_cast<unsigned>(h) << 16 | (static_cast<unsigned>(w) & 0xFFFFu));
+    }
+    __device__ static int tap_h(int tap) {
+        return tap >> 16;
+    }
+    __device__ static int tap_w(int tap) {
+        return static_cast<short>(tap & 0xFFFF);
+    }
+    // Where the window of the current pixel begins, in rows, columns and memory.
+    struct Window {
+        int h, w;
+        const T* from;
+    };
+    __device__ __forceinline__ Window window() const {
+        const int n = divide(pixel, g.pq_multiplier, g.pq_shift), rest = pixel - n * g.plane;
+        const int p = divide(rest, g.q_multiplier, g.q_shift);
+        const int h = p * g.stride_h, w = (rest - p * g.Q) * g.stride_w;
+        return {h, w, x + static_cast<long long>((n * g.H + h) * g.W + w) * g.C};
+    }
+    __device__ __forceinline__ bool address(int i, const T*& from) const {
+        const Window begin = window();
+        from = begin.from + offsets[i];
+        return pixel < g.pixels && inside(begin.h + tap_h(taps[i]), g.H) && inside(begin.w + tap_w(taps[i]), g.W);
+    }
+    __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
+        const Window begin = window();
+        const int last_h = g.R * g.dilation_h - g.pad_top, last_w = g.S * g.dilation_w - g.pad_left;
+#pragma unroll
+        for (int i = 0; i < share::COUNT; ++i) {
+            int h = tap_h(taps[i]), w = tap_w(taps[i]);
+            int c = offsets[i] - (h * g.W + w) * g.C;
+#pragma unroll
+            for (int e = 0; e < share::VEC; ++e) {
+                runs[i].v[e] = T();
+                if (pixel < g.pixels && h < last_h && inside(begin.h + h, g.H) && inside(begin.w + w, g.W)) {
+                    runs[i].v[e] = begin.from[(h * g.W + w) * g.C + c];
+                }
+                if (++c == g.depth) {
+                    c = 0;
+                    w += g.dilation_w;
+                    if (w == last_w) w = -g.pad_left, h += g.dilation_h;
+                }
+            }
+        }
+    }
+    __device__ __forceinline__ void advance() {
+        pixel += share::BK;
+    }
+};
+
+// ---- the three directions --------------------------------------------------------------------------------------------
+
+// The stages of this block's part of a sum of `terms` terms that begins at k_begin.
+template <class G>
+__device__ __forceinline__ int stages_of(const MmaProblem& g, int k_begin, int terms) {
+    return ceil_div(max(0, min(terms - k_begin, g.k_per_split)), G::BK);
+}
+
+// Which results a block computes. It lies in shared memory: only the epilogue needs it again, and the main loop has no registers to spare for it.
+struct MmaBlock {
+    int first_row, rows, first_column, outer;
+};
+
+template <class G>
+__device__ __forceinline__ void mma_fprop(
+    const typename G::T* x, const typename G::T* w, const float* bias, typename G::T* y, float4* partial, unsigned* counters,
+    const MmaProblem& g) {
+    using T = typename G::T;
+    if constexpr (!G::SUPPORTED) {
+        __trap();
+    } else {
+        __shared__ MmaBlock block;
+        const int rows = g.pixels, terms = g.window, k_begin = blockIdx.y * g.k_per_split;
+        const MmaPlace tile(blockIdx.x, ceil_div(rows, G::BM), ceil_div(g.filters, G::BN));
+        if (threadIdx.x == 0) block = {tile.m * G::BM, rows, tile.n * G::BN, tile.outer};
+        WindowSource<T, G::BM, G::WIDE_A, Windows> a(
+            x + tile.outer * g.x_outer, {g.H, g.W, g.C, g.R, g.S, g.depth, g.dilation_h, g.dilation_w}, tile.m * G::BM, k_begin,
+            [&](int row, int& n, int& h, int& w0) {
+                n = divide(row, g.pq_multiplier, g.pq_shift);
+                const int rest = row - n * g.plane, p = divide(rest, g.q_multiplier, g.q_shift);
+                h = p * g.stride_h - g.pad_top;
+                w0 = (rest - p * g.Q) * g.stride_w - g.pad_left;
+                return row < rows;
+            });
+        MatrixSource<T, G::BN, true, G::WIDE_B> b(w + tile.outer * g.w_outer, terms, tile.n * G::BN, g.filters, k_begin, terms);
+        Results<G> results;
+        results.wants_sums = false;
+        mma_mainloop<G>(a, b, stages_of<G>(g, k_begin, terms), mma_shared, results);
+        if (!reduce_splits<G, false>(results, partial, counters)) return;
+        const Output<T> output = {
+            y + block.outer * g.y_outer, bias == nullptr ? nullptr : bias + block.outer * g.filters, g.relu != 0, nullptr, block.rows,
+            g.filters, g.vector != 0};
+        store_results<G>(results, mma_shared, output, block.first_row, block.first_column, [&](int row) {
+            return static_cast<long long>(row) * g.K;
+        });
+    }
+}
+
+// The input pixels that a block of dgrad computes: those at first_h + i * stride_h, first_w + j * stride_w, for i < height, j < width.
+struct MmaPhase {
+    int first_h, first_w, height, width;
+};
+
+template <class G>
+__device__ __forceinline__ void mma_dgrad(
+    const typename G::T* dy, const typename G::T* w, const typename G::T* mask, typename G::T* dx, float4* partial, unsigned* counters,
+    const MmaProblem& g) {
+    using T = typename G::T;
+    if constexpr (!G::SUPPORTED) {
+        __trap();
+    } else {
+        __shared__ MmaBlock block;
+        __shared__ MmaPhase phase;
+        __shared__ Windows windows;
+        __shared__ DgradAxis vertical, horizontal;
+        if (threadIdx.x == 0) {
+            // The first phase has the most rows; in the others the last blocks may find nothing to do.
+            const int phases_h = min(g.stride_h, g.H), phases_w = min(g.stride_w, g.W);
+            const int most_rows = g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w);
+            const MmaPlace tile(blockIdx.x, ceil_div(most_rows, G::BM), ceil_div(g.depth, G::BN));
+            const int first_h = tile.outer / phases_w % phases_h, first_w = tile.outer % phases_w;
+            const int height = ceil_div(g.H - first_h, g.stride_h), width = ceil_div(g.W - first_w, g.stride_w);
+            phase = {first_h, first_w, height, width};
+            block = {tile.m * G::BM, g.N * height * width, tile.n * G::BN, tile.outer / (phases_h * phases_w)};
+            vertical = dgrad_axis(first_h, g.R, g.stride_h, g.pad_top, g.dilation_h);
+            horizontal = dgrad_axis(first_w, g.S, g.stride_w, g.pad_left, g.dilation_w);
+            windows = {g.P, g.Q, g.K, vertical.taps, horizontal.taps, g.filters, -vertical.row_step, -horizontal.row_step};
+        }
+        __syncthreads();
+        if (block.first_row >= block.rows) return;  // the whole block
+
+        const int terms = vertical.taps * horizontal.taps * g.filters, k_begin = blockIdx.y * g.k_per_split;
+        WindowSource<T, G::BM, G::WIDE_A, const Windows&> a(
+            dy + block.outer * g.y_outer, windows, block.first_row, k_begin, [&](int row, int& n, int& p, int& q) {
+                p = vertical.origin + row / phase.width % phase.height;
+                q = horizontal.origin + row % phase.width;
+                n = row / phase.width / phase.height;
+                return row < block.rows;
+            });
+        TransposedFilterSource<T, G::BN, G::WIDE_B> b(
+            w + block.outer * g.w_outer, g, vertical, horizontal, block.first_column, k_begin);
+        Results<G> results;
+        results.wants_sums = false;
+        mma_mainloop<G>(a, b, stages_of<G>(g, k_begin, terms), mma_shared, results);
+        if (!reduce_splits<G, false>(results, partial, counters)) return;
+        const long long begin = block.outer * g.x_outer;
+        const Output<T> output = {
+            dx + begin, nullptr, false, mask == nullptr ? nullptr : mask + begin, block.rows, g.depth, g.vector != 0};
+        store_results<G>(results, mma_shared, output, block.first_row, block.first_column, [&](int row) {
+            if (g.stride_h == 1 && g.stride_w == 1) return static_cast<long long>(row) * g.C;
+            const int j = row % phase.width, i = row / phase.width % phase.height, n = row / phase.width / phase.height;
+            return (static_cast<long long>(n * g.H + phase.first_h + i * g.stride_h) * g.W + phase.first_w + j * g.stride_w) * g.C;
+        });
+    }
+}
+
+// dw in float32, or in the inputs' dtype for a product of matrices; db may be null.
+template <class G, class Out>
+__device__ __forceinline__ void mma_wgrad(
+    const typename G::T* x, const typename G::T* dy, Out* dw, float* db, float4* partial, unsigned* counters, const MmaProblem& g) {
+    using T = typename G::T;
+    if constexpr (!G::SUPPORTED) {
+        __trap();
+    } else {
+        __shared__ MmaBlock block;
+        const int columns = g.window, terms = g.pixels, k_begin = blockIdx.y * g.k_per_split;
+        const MmaPlace tile(blockIdx.x, ceil_div(g.filters, G::BM), ceil_div(columns, G::BN));
+        if (threadIdx.x == 0) block = {tile.m * G::BM, g.filters, tile.n * G::BN, tile.outer};
+        MatrixSource<T, G::BM, false, G::WIDE_A> a(dy + tile.outer * g.y_outer, g.K, tile.m * G::BM, g.filters, k_begin, terms);
+        PixelSource<T, G::BN, G::WIDE_B> b(x + tile.outer * g.x_outer, g, tile.n * G::BN, k_begin);
+        Results<G> results;
+        results.wants_sums = db != nullptr && tile.n == 0 && warp_column<G>() == 0;
+        mma_mainloop<G>(a, b, stages_of<G>(g, k_begin, terms), mma_shared, results);
+        if (!reduce_splits<G, true>(results, partial, counters)) return;
+        if (results.wants_sums && lane_index() % 4 == 0) {  // all columns of the product with ones are the same
+#pragma unroll
+            for (int i = 0; i < G::MI * 2; ++i) {
+                const int row = block.first_row + warp_row<G>() + i * 8 + lane_index() / 4;
+                if (row < g.filters) db[block.outer * g.filters + row] = results.sums[i / 2][i % 2 * 2];
+            }
+        }
+        const Output<Out> output = {dw + block.outer * g.w_outer, nullptr, false, nullptr, g.filters, columns, g.vector != 0};
+        store_results<G>(results, mma_shared, output, block.first_row, block.first_column, [&](int row) {
+            return static_cast<long long>(row) * columns;
+        });
+    }
+}
+
+// The arrays of kernels that take vectors, which asks the host for alignment, as the elements that they are.
+__device__ __forceinline__ const float16* elements(const float16x8* array) { return reinterpret_cast<const float16*>(array); }
+__device__ __forceinline__ const bfloat16* elements(const bfloat16x8* array) { return reinterpret_cast<const bfloat16*>(array); }
+__device__ __forceinline__ const float* elements(const float4* array) { return reinterpret_cast<const float*>(array); }

@@ -1,0 +1,36 @@
+// The instances of fprop on tensor cores, float32 factors rounded to tf32, sm_80 and newer (an older GPU traps): see conv2d_mma.cuh.
+// A name ends in its tile, rows x columns; each is bounded for the blocks that its shared memory lets a multiprocessor hold.
+
+// gpucnn: compiled on first use
+
+#include "conv2d_mma.cuh"
+
+extern "C" __global__ void __launch_bounds__(128, 2) conv2d_fprop_tf32_128x128(
+    IN float4* __restrict__ x, IN float4* __restrict__ w, IN float* __restrict__ bias, OUT float* __restrict__ y,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_fprop<MmaTile<float, 128, 128, 2, 3, true, true>>(elements(x), elements(w), bias, y, partial, counters, g);
+}
+
+extern "C" __global__ void __launch_bounds__(128, BLOCKS_OF_48_KIB) conv2d_fprop_tf32_128x64(
+    IN float4* __restrict__ x, IN float4* __restrict__ w, IN float* __restrict__ bias, OUT float* __restrict__ y,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_fprop<MmaTile<float, 128, 64, 2, 4, true, true>>(elements(x), elements(w), bias, y, partial, counters, g);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 4) conv2d_fprop_tf32_64x64(
+    IN float4* __restrict__ x, IN float4* __restrict__ w, IN float* __restrict__ bias, OUT float* __restrict__ y,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_fprop<MmaTile<float, 64, 64, 2, 4, true, true>>(elements(x), elements(w), bias, y, partial, counters, g);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 4) conv2d_fprop_tf32_128x32(
+    IN float4* __restrict__ x, IN float4* __restrict__ w, IN float* __restrict__ bias, OUT float* __restrict__ y,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_fprop<MmaTile<float, 128, 32, 4, 4, true, true>>(elements(x), elements(w), bias, y, partial, counters, g);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 3) conv2d_fprop_tf32_64x64_narrow(
+    IN float* __restrict__ x, IN float* __restrict__ w, IN float* __restrict__ bias, OUT float* __restrict__ y,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_fprop<MmaTile<float, 64, 64, 2, 2, false, false>>(x, w, bias, y, partial, counters, g);
+}
