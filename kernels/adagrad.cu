@@ -5,6 +5,7 @@
 //
 // lr is that of step t, full_lr / (1 + (t - 1) * lr_decay), worked out by the host; skipped steps do not count, so after the first of them it is
 // worked out here. Each parameter has numbers of its own. What goes along: updates.cuh. Tables, launch and mapping: chunks.cuh.
+// gpucnn: compiled on first use
 
 #include "updates.cuh"
 

@@ -2,6 +2,7 @@
 //
 // state = {scale, 1 / scale, steps since the scale changed, skipped steps}. A step launches check_gradients, then the optimizers (which skip
 // where found_inf is not 0, updates.cuh), then update_scale. PyTorch's torch.amp.GradScaler has the same rules.
+// gpucnn: compiled on first use
 
 #include "chunks.cuh"
 

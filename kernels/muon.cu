@@ -13,6 +13,7 @@
 // Products: one block a tile, muon.cuh; first_tile[t] counts the tiles of the matrices before t, and blocks find theirs by bisection, so one
 // launch has tiles of all matrices. The rest: one block a chunk, chunks.cuh and updates.cuh. A skipped step (found_inf) changes neither
 // parameter nor momentum. Sums of squares are added in a fixed order: results are the same bits in every run.
+// gpucnn: compiled on first use
 
 #include "muon.cuh"
 #include "updates.cuh"
@@ -148,7 +149,7 @@ __device__ __forceinline__ void triangle(int tile, int n, int& row, int& column)
     column = row + tile;
 }
 
-extern "C" __global__ void __launch_bounds__(256) muon_gram(
+extern "C" __global__ void __launch_bounds__(256, 2) muon_gram(
     IN float* __restrict__ x, IN float* __restrict__ squares, IN float* const* __restrict__ numbers,
     IN long long* __restrict__ matrices, IN long long* __restrict__ first_chunk, IN int* __restrict__ first_tile,
     OUT float* __restrict__ gram, int count, int first) {
@@ -169,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(256) muon_gram(
         [&](float sum, int, int) { return sum * by * by; });
 }
 
-extern "C" __global__ void __launch_bounds__(256) muon_polynomial(
+extern "C" __global__ void __launch_bounds__(256, 2) muon_polynomial(
     IN float* __restrict__ gram, IN float* const* __restrict__ numbers, IN long long* __restrict__ matrices,
     IN int* __restrict__ first_tile, OUT float* __restrict__ polynomial, int count) {
     __shared__ __align__(16) float shared[Symmetric::SHARED];
@@ -185,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(256) muon_polynomial(
     });
 }
 
-extern "C" __global__ void __launch_bounds__(256) muon_advance(
+extern "C" __global__ void __launch_bounds__(256, 2) muon_advance(
     IN float* __restrict__ polynomial, IN float* __restrict__ x, IN float* __restrict__ squares,
     IN float* const* __restrict__ numbers, IN long long* __restrict__ matrices, IN long long* __restrict__ first_chunk,
     IN int* __restrict__ first_tile, OUT float* __restrict__ next, int count, int first) {
@@ -221,17 +222,18 @@ extern "C" __global__ void __launch_bounds__(256) muon_apply(
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
         const MuonNumbers own = muon_numbers(numbers, part.array);
-        const Matrix matrix(matrices, part.array);
-        float by = 1.0f, step_size = own.step_size;
+        float by = own.kept, step_size = own.step_size;
         if (own.renormalize != 0.0f) {
-            by = sqrtf(static_cast<float>(matrix.k)) / norm_of(squares, first_chunk, part.array, 1, own.eps, values);
+            const float side = sqrtf(static_cast<float>(matrices[8 * part.array + 1]));
+            by *= side / norm_of(squares, first_chunk, part.array, 1, own.eps, values);
         }
         if (steps == 0) step_size /= norm_of(squares, first_chunk, part.array, 0, own.eps, values);
+        const Matrix matrix(matrices, part.array);
         float *parameter = parameters[part.array], *average = entry(averages, part.array);
         for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
             float p = parameter[i];
             if (!along.skip) {
-                p = fmaf(-step_size, x[matrix.x + matrix.place(i)], p * by * own.kept);
+                p = fmaf(-step_size, x[matrix.x + matrix.place(i)], p * by);
                 parameter[i] = p;
             }
             if (average) average[i] = fmaf(-along.rate, average[i] - p, average[i]);

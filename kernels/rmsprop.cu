@@ -8,6 +8,7 @@
 //
 // A parameter that is centered has an array `grad_avg`, one with momentum a buffer. Each has numbers of its own. What goes along: updates.cuh.
 // Tables, launch and mapping: chunks.cuh.
+// gpucnn: compiled on first use
 
 #include "updates.cuh"
 
