@@ -70,6 +70,18 @@ def test_wrappers_become_the_tensor_cores_instructions(architecture: str) -> Non
     )
 
 
+def test_wrappers_become_hoppers_instructions() -> None:
+    kernels = kernels_of(Path(__file__).parents[1] / "kernels" / "hopper.cu", "90a")
+    assert kernels["product_f16_64"].count("HGMMA", "64x64x16", "F32") == 4
+    assert kernels["product_bf16_256"].count("HGMMA", "64x256x16", "F32", "BF16") == 4
+    columns = [one for one in kernels["product_of_columns"].instructions if one.has("HGMMA", "64x128x16")]
+    assert len(columns) == 2
+    assert all(".tnspA.tnspB" in one.text for one in columns)
+    assert kernels["produce_and_consume"].count("UBLKCP") == 2
+    for kernel in kernels.values():
+        assert kernel.count("LDL") == kernel.count("STL") == 0
+
+
 def test_halves_move_eight_at_a_time() -> None:
     kernels = kernels_of(Path(__file__).parents[1] / "kernels" / "half.cu", "75")
     for name in ("reverse_float16x8", "reverse_bfloat16x8"):

@@ -314,6 +314,15 @@ static inline void cp_async_wait() {
   gpucnn_copy_wait(N);
 }
 
+// The multifunction unit's results are off by as much as they may be, up or down by a bit of the argument.
+static inline float gpucnn_off_by(double exact, float x, double error) {
+  return (float)(exact * (gpucnn_bits<unsigned>(x) * 0x9E3779B1u >> 31 ? 1 + error : 1 - error));
+}
+static inline float rsqrt_approx(float x) { return gpucnn_off_by(1 / sqrt((double)x), x, 0x1.12p-23); }  // 2^-22.9
+static inline float sqrt_approx(float x) { return gpucnn_off_by(sqrt((double)x), x, 0x1p-23); }
+static inline float reciprocal_approx(float x) { return gpucnn_off_by(1 / (double)x, x, 0x1p-23); }
+
+#include "hopper.h"
 #include "matrix.h"
 
 // ---- how the runtime enters a kernel ---------------------------------------------------------------------------------

@@ -51,6 +51,22 @@ GPUCNN_EXPORT int gpucnn_lane();
 GPUCNN_EXPORT void gpucnn_load_matrix(unsigned* registers, const void* row, int matrices, int transposed, int addresses,
                                       const char* file, int line);
 GPUCNN_EXPORT void gpucnn_matrix_product(int kind, float* d, const unsigned* a, const unsigned* b, const char* file, int line);
+struct GpucnnWgmma {  // a thread's arguments
+  float* d;
+  const void *a, *b;
+  int leading, n, accumulate, m_major, n_major, bfloat;
+};
+GPUCNN_EXPORT void gpucnn_wgmma(const GpucnnWgmma* product, const char* file, int line);
+GPUCNN_EXPORT void gpucnn_wgmma_fence(const char* file, int line);
+GPUCNN_EXPORT void gpucnn_wgmma_commit(const char* file, int line);
+GPUCNN_EXPORT void gpucnn_wgmma_wait(int groups_under_way, const char* file, int line);
+GPUCNN_EXPORT void gpucnn_mbarrier_init(unsigned long long* barrier, unsigned count, const char* file, int line);
+GPUCNN_EXPORT void gpucnn_mbarrier_arrive(unsigned long long* barrier, unsigned bytes, const char* file, int line);
+GPUCNN_EXPORT void gpucnn_mbarrier_wait(unsigned long long* barrier, int parity, const char* file, int line);
+GPUCNN_EXPORT void gpucnn_bulk_copy(void* shared, const void* global, unsigned bytes, unsigned long long* barrier,
+                                    const char* file, int line);
+GPUCNN_EXPORT void gpucnn_copy_arrive(unsigned long long* barrier, const char* file, int line);
+GPUCNN_EXPORT void gpucnn_named_barrier(int id, int threads, int waits, const char* file, int line);
 GPUCNN_EXPORT void gpucnn_copy_async(void* shared, const void* global, int bytes, int valid, const char* file, int line);
 GPUCNN_EXPORT void gpucnn_copy_commit();
 GPUCNN_EXPORT void gpucnn_copy_wait(int groups_in_flight);

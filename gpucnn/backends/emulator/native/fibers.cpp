@@ -119,6 +119,9 @@ void describe_wait(const Fiber* fiber, char* text, size_t size) {
     snprintf(text, size, "%s has left the kernel", name);
   } else if (fiber->state == kAtBarrier) {
     snprintf(text, size, "%s waits at the barrier %s:%d", name, fiber->file, fiber->line);
+  } else if (fiber->state == kAtMeeting || fiber->state == kAtMbarrier) {
+    int used = snprintf(text, size, "%s ", name);
+    describe_meeting(fiber, text + used, size - (size_t)used);
   } else {
     snprintf(text, size, "%s waits at the warp collective %s:%d with mask 0x%08x", name, fiber->file, fiber->line,
              fiber->mask);
@@ -144,6 +147,14 @@ void describe_wait(const Fiber* fiber, char* text, size_t size) {
       raise_fault(kFaultWarp, fiber->file, fiber->line, "waits for lane %d (mask 0x%08x), but %s", lane, fiber->mask,
                   text);
     }
+  }
+  for (int i = 0; i < state.count; ++i) {
+    Fiber* fiber = state.fibers + i;
+    if (fiber->state != kAtMeeting && fiber->state != kAtMbarrier) continue;
+    state.current = fiber;
+    char text[640];
+    describe_meeting(fiber, text, sizeof text);
+    raise_fault(kFaultBarrier, fiber->file, fiber->line, "%s; no thread can go on", text);
   }
   raise_fault(kFaultBarrier, state.barrier_file, state.barrier_line, "the block's threads wait for each other");
 }
@@ -208,6 +219,7 @@ void thread_has_ended() {
     raise_fault(kFaultBarrier, state.barrier_file, state.barrier_line,
                 "leaves the kernel while %s waits at the barrier %s:%d", text, state.barrier_file, state.barrier_line);
   }
+  check_no_product_under_way();
   self->state = kExited;
   self->copy_count = 0;
   ++state.exited;
@@ -312,6 +324,13 @@ bool warp_arrive(int operation, unsigned mask, const char* file, int line) {
 void warp_release(unsigned mask) {
   for (unsigned rest = mask; rest; rest &= rest - 1) warp_lane(__builtin_ctz(rest))->state = kReady;
   state.at_warp[state.current->linear / 32] -= __builtin_popcount(mask);
+  state.woken = true;
+}
+
+void wait_here() { wait(); }
+
+void make_ready(Fiber* fiber) {
+  fiber->state = kReady;
   state.woken = true;
 }
 
@@ -463,6 +482,7 @@ void run_block(Launch* launch, uint64_t seed) {
   state.predicates = state.predicates_true = 0;
   state.woken = false;
   memset(state.at_warp, 0, sizeof state.at_warp);
+  start_block_hopper();
   state.site_file = nullptr;
   switch_to(next_fiber(), &state.host_sp);
 }

@@ -67,7 +67,7 @@ struct Fault {
 
 // ---- a block's threads ----------------------------------------------------------------------------------------------
 
-enum FiberState { kReady, kAtBarrier, kAtWarp, kExited };
+enum FiberState { kReady, kAtBarrier, kAtWarp, kAtMeeting, kAtMbarrier, kExited };
 
 struct PendingCopy {
   unsigned char* shared;
@@ -91,6 +91,7 @@ struct Fiber {
   int source;
   void* registers;         // of a matrix collective: what this lane gets,
   const void* operands[2]; // and what it gives
+  int meeting;             // kAtMeeting: which (hopper.cpp)
   PendingCopy* copies;  // cp.async in flight; kept from launch to launch
   int copy_count, copy_capacity;
   int groups;           // committed groups so far
@@ -133,6 +134,8 @@ bool is_stack_guard(uintptr_t address);
 // warp_release; the others wait here until that is done.
 bool warp_arrive(int operation, unsigned mask, const char* file, int line);
 void warp_release(unsigned mask);
+void wait_here();             // the running thread, whose state says for what; others run meanwhile
+void make_ready(Fiber* fiber);
 Fiber* warp_lane(int lane);  // of the running thread's warp; null: the block has no such thread
 // memory.cpp
 bool place_arrays(Launch* launch);
@@ -140,6 +143,10 @@ bool place_shared(Launch* launch);
 void fill_shared();
 bool collect_arrays(Launch* launch, Fault* fault);
 void locate_address(uintptr_t address, Fault* fault);
+// hopper.cpp
+void start_block_hopper();
+void check_no_product_under_way();  // the running thread ends
+void describe_meeting(const Fiber* fiber, char* text, size_t size);  // why it waits
 // traffic.cpp
 void count_traffic(Launch* launch);  // from now on; null: no more
 void note_access(const void* address, size_t bytes, bool write);
