@@ -81,12 +81,12 @@ __device__ __forceinline__ Placed place_image(
     const unsigned (&words)[4 * (KEY_BLOCKS + DRAW_BLOCKS)], const BatchRecipe& recipe, long long position, long long images, int width,
     unsigned long long seed, long long epoch) {
     Placed placed = {};
-    placed.index = position < images ? position : images - 1;
+    placed.index = position < images ? position : images - 1;  // beyond the data the permutation would not come to an end
     if (width > 0) {
         unsigned round_keys[FEISTEL_ROUNDS];
 #pragma unroll
         for (int i = 0; i < FEISTEL_ROUNDS; ++i) round_keys[i] = words[i];
-        placed.index = static_cast<long long>(philox_permute(position, images, width, round_keys));
+        placed.index = static_cast<long long>(philox_permute(placed.index, images, width, round_keys));
     }
     if (recipe.draws == 0) return placed;
     // Image n's words begin at draws n = 4 (first block) + n % 4 for five draws, and at a block for eight.

@@ -14,6 +14,7 @@ from gpucnn.data.image_folder import ImageFolder
 from gpucnn.data.loader import DataLoader
 from gpucnn.data.mnist import MNIST
 from gpucnn.data.registry import create, find, names
+from gpucnn.data.resident import ResidentLoader, loader_for
 from gpucnn.data.shapes import Shapes
 from gpucnn.data.transforms import CIFAR10_MEAN, CIFAR10_STD
 
@@ -30,10 +31,12 @@ __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "NotFoundError",
+    "ResidentLoader",
     "Shapes",
     "TensorDataset",
     "create",
     "find",
+    "loader_for",
     "names",
     "random_split",
     "transforms",

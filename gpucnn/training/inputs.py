@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gpucnn import models
+from gpucnn.data.adapt import Adapt
 from gpucnn.data.augment import Augment
 from gpucnn.data.transforms import LectureEval, LectureTrain, Normalize, Transform
 from gpucnn.nn import Module
@@ -19,46 +17,6 @@ _STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # of th
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-
-
-class Adapt:
-    """Brings images uint8 (N, H, W, C) to ``channels``, and to at least ``height`` x ``width``, before ``transform``
-    sees them.
-
-    Colour becomes grey by (77 R + 150 G + 29 B) / 256 (ITU-R BT.601), grey becomes colour by repetition, a smaller
-    image gets a border of zeros. Images that fit pass through as they are.
-    """
-
-    def __init__(self, transform: Transform, channels: int, height: int, width: int, crop: bool) -> None:
-        self.transform = transform
-        self.channels, self.height, self.width, self.crop = channels, height, width, crop
-
-    def __call__(self, images: NDArray[np.uint8], *args: Any, **place: Any) -> NDArray[np.float32]:
-        """The rest are seed, step, epoch and indices, see :mod:`gpucnn.data.transforms`."""
-        return self.transform(self._sized(self._coloured(images)), *args, **place)
-
-    def _coloured(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        c = images.shape[3]
-        if c == self.channels:
-            return images
-        if c == 3 and self.channels == 1:
-            weighted = images.astype(np.uint32) * np.array([77, 150, 29], dtype=np.uint32)
-            return (weighted.sum(axis=3, keepdims=True, dtype=np.uint32) >> 8).astype(np.uint8)
-        if c == 1:
-            return np.repeat(images, self.channels, axis=3)
-        raise ValueError(f"the model takes {self.channels} channels, the images have {c}")
-
-    def _sized(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        _, h, w, _ = images.shape
-        if h < self.height or w < self.width:
-            rows, columns = max(self.height - h, 0), max(self.width - w, 0)
-            images = np.pad(
-                images, ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-            )
-        if self.crop:
-            top, left = (images.shape[1] - self.height) // 2, (images.shape[2] - self.width) // 2
-            images = images[:, top : top + self.height, left : left + self.width]
-        return images
 
 
 def normalization(data: str, channels: int) -> Normalize:

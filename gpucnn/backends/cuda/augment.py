@@ -63,7 +63,8 @@ class BatchRecipe:
             raise ValueError(
                 f"make_batch: images and batch must have 1 or 3 channels, got {self.C} and {self.channels}"
             )
-        if ceil_div(self.P, THREADS // 32) * ceil_div(self.Q, 32) > MAX_LANE_PIXELS:
+        lane_pixels = ceil_div(self.P, THREADS // 32) * ceil_div(self.Q, 32)
+        if lane_pixels > MAX_LANE_PIXELS and (self.standardize or self.jitter):
             raise ValueError(f"make_batch: images of {self.P}x{self.Q} are too large, sums would not be exact")
 
     def as_struct(self) -> tuple[int | float, ...]:
