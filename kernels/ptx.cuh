@@ -176,4 +176,27 @@ __device__ __forceinline__ float to_tf32(float x) {
 }
 
 #endif
+
+// ---- roots and the reciprocal ----------------------------------------------------------------------------------------------------
+
+// 1 / sqrt(x), sqrt(x) and 1 / x by the multifunction unit: relative errors up to 2^-22.9, 2^-23 and 2^-23 (PTX ISA, "rsqrt", "sqrt", "rcp");
+// subnormals are 0.
+__device__ __forceinline__ float rsqrt_approx(float x) {
+    float root;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
+    return root;
+}
+
+__device__ __forceinline__ float sqrt_approx(float x) {
+    float root;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
+    return root;
+}
+
+__device__ __forceinline__ float reciprocal_approx(float x) {
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    return inverse;
+}
+
 #endif

@@ -35,7 +35,7 @@ VECTOR_TYPES: dict[str, tuple[type[np.generic], int]] = {
     f"{prefix}{width}": (scalar, width)
     for prefix, scalar in (("float", np.float32), ("int", np.int32), ("uint", np.uint32), ("uchar", np.uint8))
     for width in (2, 4)
-}
+} | {"ucharx8": (np.uint8, 8), "intx8": (np.int32, 8)}  # indices of eight half lanes: kernels/lanes.cuh
 # Half types (kernels/half.cuh) stand in memory only: as what pointers point to, never by value.
 HALF_TYPES: dict[str, tuple[str, int]] = {
     f"{half}{suffix}": (half, width)
@@ -45,6 +45,7 @@ HALF_TYPES: dict[str, tuple[str, int]] = {
 POINTER_TYPES = (*SCALAR_TYPES, *VECTOR_TYPES, *HALF_TYPES)
 SYNONYMS = {"unsigned int": "unsigned", "long long int": "long long", "unsigned long long int": "unsigned long long"}
 MAX_THREADS = 1024  # of a block, on every architecture
+MOST_ALIGNMENT = 16  # bytes that one instruction moves; a longer vector takes several
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,7 @@ def _parameter(text: str, structs: dict[str, str], where: str) -> Parameter:
     dtype, vector = _element_type(c_type)
     kind, stars = ("table", "* const*") if match["table"] else ("array", "*")
     direction, restrict = match["direction"].lower(), match["restrict"] is not None
-    alignment = dtype.itemsize * vector
+    alignment = min(dtype.itemsize * vector, MOST_ALIGNMENT)
     return Parameter(match["name"], c_type + stars, kind, direction, dtype, alignment, vector, restrict)
 
 

@@ -13,6 +13,7 @@ from gpucnn import backends
 from gpucnn.device import device
 from gpucnn.geometry import AdaptivePool2dGeometry
 from tests.kernels.arrays import exact_ends, host, launches, unaligned
+from tests.kernels.halves import half_types
 from tests.numpy_backend.geometries import normal, seeds
 from tests.support import reference_smooth as reference
 from tests.support.tolerance import check
@@ -37,13 +38,13 @@ def geometry(shape: tuple[int, ...], size: Any) -> AdaptivePool2dGeometry:
 def check_all(backend: Any, g: AdaptivePool2dGeometry, x: Any, dy: Any, place: Any = None) -> None:
     put = backend.from_host if place is None else place
     y, index = backend.adaptive_max_pool2d_forward(put(x), g)
-    expected, where = reference.adaptive_max_pool2d_forward(x, g)
-    np.testing.assert_array_equal(host(backend, y), expected)
+    expected, where = reference.adaptive_max_pool2d_forward(x.astype(np.float32), g)
+    np.testing.assert_array_equal(host(backend, y).astype(np.float32), expected)
     np.testing.assert_array_equal(host(backend, index), where)
-    assert y.dtype == np.float32 and index.dtype == np.int32
+    assert y.dtype == x.dtype and index.dtype == np.int32
     dx = backend.adaptive_max_pool2d_backward(put(dy), index, g)
     check(host(backend, dx), reference.adaptive_max_pool2d_backward, dy, where, g)
-    if np.isfinite(x).all():
+    if np.isfinite(x.astype(np.float32)).all():
         check(
             host(backend, backend.adaptive_avg_pool2d_forward(put(x), g)), reference.adaptive_avg_pool2d_forward, x, g
         )
@@ -62,6 +63,16 @@ def test_named_sizes(backend: Any, shape: tuple[int, ...], size: Any, ties: bool
     g = geometry(shape, size)
     with exact_ends(backend):
         check_all(backend, g, *operands(g, 1, ties))
+
+
+@half_types
+@pytest.mark.parametrize("channels", [8, 16, 5])
+def test_half_types(backend: Any, dtype: Any, channels: int) -> None:
+    g = geometry((2, channels, 7, 5), (3, 2))
+    with launches(backend) as names, exact_ends(backend):
+        check_all(backend, g, *(array.astype(dtype) for array in operands(g, 1)))
+    suffix = f"_{dtype.name}" + ("x8" if channels % 8 == 0 else "")
+    assert names[0] == "adaptive_max_pool2d_forward" + suffix and names[-1] == "adaptive_avg_pool2d_backward" + suffix
 
 
 @pytest.mark.parametrize(("channels", "aligned", "instance"), [(8, True, "_vec4"), (6, True, ""), (8, False, "")])

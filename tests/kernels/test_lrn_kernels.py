@@ -1,4 +1,4 @@
-"""Local response normalisation: windows odd and even, wider than the row, rows beyond shared memory."""
+"""Local response normalisation: the usual windows by vectors, any other one by one, in float32 and in half types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from gpucnn import backends
 from gpucnn.backends.cuda import lrn
 from gpucnn.device import device
-from tests.kernels.arrays import exact_ends, host
+from tests.kernels.arrays import exact_ends, host, launches, unaligned
+from tests.kernels.halves import half_normal, half_types, same_values
 from tests.numpy_backend.geometries import normal, seeds
 from tests.support import reference
 from tests.support.tolerance import check
@@ -21,23 +22,72 @@ LECTURE = (9, 9 * 0.001 / 9.0, 0.75, 1.0)  # size, alpha, beta, k of the lecture
 
 
 def check_lrn(
-    backend: Any, shape: tuple[int, ...], size: int, alpha: float, beta: float, k: float, seed: int = 0
-) -> None:
-    x, dy = 3 * normal(seed, shape, np.float32), normal(seed + 1, shape, np.float32)
+    backend: Any, shape: tuple[int, ...], size: int, alpha: float, beta: float, k: float, seed: int = 0,
+    dtype: Any = np.float32, spread: float = 3.0,
+) -> None:  # fmt: skip
+    x, dy = half_normal(seed, shape, dtype, spread), half_normal(seed + 1, shape, dtype)
     on_device = backend.from_host(x)
     y, kept = backend.lrn_forward(on_device, size, alpha, beta, k, True)
     check(host(backend, y), lambda *a, dtype: reference.lrn_forward(*a, dtype=dtype)[0], x, size, alpha, beta, k)
     dx = host(backend, backend.lrn_backward(backend.from_host(dy), on_device, kept, size, alpha, beta, k))
     check(dx, reference.lrn_backward, dy, x, None, size, alpha, beta, k)
     masked = host(backend, backend.lrn_backward(backend.from_host(dy), on_device, kept, size, alpha, beta, k, True))
-    np.testing.assert_array_equal(masked, np.where(x > 0, dx, 0))
+    same_values(masked, np.where(x > 0, dx, dx.dtype.type(0)))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 64), (3, 1), (2, 2, 2, 3), (4, 5), (7, 9), (5, 130), (0, 4), (2, 1500)])
-@pytest.mark.parametrize("size", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("size", [1, 4, 5, 9])
 def test_lrn(backend: Any, shape: tuple[int, ...], size: int) -> None:
     with exact_ends(backend):
         check_lrn(backend, shape, size, 0.3, 0.75, 1.0)
+
+
+@half_types
+@pytest.mark.parametrize("shape", [(2, 5, 3, 64), (3, 8), (7, 24), (5, 30), (0, 8), (2, 1048)])
+@pytest.mark.parametrize("size", [4, 5, 9])
+def test_half_types(backend: Any, dtype: Any, shape: tuple[int, ...], size: int) -> None:
+    with exact_ends(backend):
+        check_lrn(backend, shape, size, 0.3, 0.75, 1.0, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "beta", "dtype", "instance"),
+    [
+        ((3, 64), 9, 0.75, np.float32, "_9_vec4"), ((3, 96), 5, 0.75, np.float32, "_5_vec4"),
+        ((3, 64), 9, 0.5, np.float32, ""), ((3, 64), 7, 0.75, np.float32, ""), ((3, 6), 9, 0.75, np.float32, ""),
+        ((2, 1028), 9, 0.75, np.float32, ""), ((3, 64), 9, 0.75, np.float16, "_9_float16x8"),
+        ((3, 8), 5, 0.75, np.float16, "_5_float16x8"), ((3, 12), 9, 0.75, np.float16, "_float16"),
+    ],
+)  # fmt: skip
+def test_which_instance_runs(
+    backend: Any, shape: tuple[int, ...], size: int, beta: float, dtype: Any, instance: str
+) -> None:
+    """One launch forward, one backward, the mask included."""
+    x = backend.from_host(np.ones(shape, dtype))
+    with launches(backend) as names:
+        _, kept = backend.lrn_forward(x, size, 0.3, beta, 1.0, True)
+        backend.lrn_backward(x, x, kept, size, 0.3, beta, 1.0, True)
+    assert kept is None and names == ["lrn_forward" + instance, "lrn_backward" + instance]
+
+
+def test_slices_off_16_bytes(backend: Any) -> None:
+    x = normal(1, (3, 64), np.float32)
+    whole, slice_ = (host(backend, backend.lrn_forward(a, *LECTURE, False)[0]) for a in
+                     (backend.from_host(x), unaligned(backend, x)))  # fmt: skip
+    np.testing.assert_allclose(whole, slice_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1e-20, 1e6, 1e14, 1e17])
+@pytest.mark.parametrize("channels", [16, 18])
+def test_scales_of_any_magnitude(backend: Any, channels: int, spread: float) -> None:
+    check_lrn(backend, (5, channels), 9, 0.9, 0.75, 1.0, spread=spread)
+
+
+def test_a_window_whose_sum_overflows_takes_its_channels_to_zero(backend: Any) -> None:
+    x = np.ones((2, 32), np.float32)
+    x[0, 4] = 3e30
+    y = host(backend, backend.lrn_forward(backend.from_host(x), 9, 1.0, 0.75, 1.0, False)[0])
+    assert (y[0, :9] == 0).all() and (y[0, 9:] > 0.5).all() and (y[1] > 0.5).all()
 
 
 @pytest.mark.parametrize(
@@ -70,10 +120,11 @@ def test_a_block_walks_over_many_groups_of_rows(backend: Any, monkeypatch: pytes
 
 
 def test_values_that_are_not_finite_stay_in_their_windows(backend: Any) -> None:
-    x = np.ones((1, 9), np.float32)
-    x[0, 4] = np.nan
-    y = host(backend, backend.lrn_forward(backend.from_host(x), 3, 1.0, 0.75, 1.0, True)[0])
-    np.testing.assert_array_equal(np.isnan(y[0]), [False] * 3 + [True] * 3 + [False] * 3)
+    for channels, size in ((9, 3), (16, 5)):
+        x = np.ones((1, channels), np.float32)
+        x[0, 4] = np.nan
+        y = host(backend, backend.lrn_forward(backend.from_host(x), size, 1.0, 0.75, 1.0, True)[0])
+        np.testing.assert_array_equal(np.isnan(y[0]), abs(np.arange(channels) - 4) <= size // 2)
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -14,6 +14,7 @@ from gpucnn.backends.cuda import pool2d
 from gpucnn.device import device
 from gpucnn.geometry import Pool2dGeometry
 from tests.kernels.arrays import exact_ends, host, launches, unaligned
+from tests.kernels.halves import half_normal, half_types
 from tests.numpy_backend.geometries import normal, poolings, seeds
 from tests.support import reference
 from tests.support.tolerance import check
@@ -28,6 +29,10 @@ NAMED = {
     "dilated": Pool2dGeometry.of((2, 5, 11, 12), (2, 3), (2, 1), 1, (3, 2)),
     "dilation shares a factor with the stride": Pool2dGeometry.of((2, 4, 13, 13), 3, (2, 4), 1, (4, 2)),
     "stride beyond the window": Pool2dGeometry.of((2, 7, 9, 13), 2, 3),
+    "2x2, odd sizes, last row in no window": Pool2dGeometry.of((2, 12, 9, 7), 2),
+    "2x2, padded": Pool2dGeometry.of((3, 4, 6, 5), 2, 2, 1),
+    "3x3, asymmetric padding": Pool2dGeometry.of((2, 8, 7, 10), 3, 2, ((0, 1), (1, 0))),
+    "3x3 of one pixel": Pool2dGeometry.of((2, 4, 1, 1), 3, 2, 1),
     "windows of padding alone": Pool2dGeometry.of((2, 3, 2, 2), 2, 1, 1, 3),
     "256 taps": Pool2dGeometry.of((1, 4, 18, 17), 16, 1),
     "289 taps": Pool2dGeometry.of((1, 4, 18, 19), 17, 1),
@@ -39,16 +44,18 @@ cases = pytest.mark.parametrize("g", NAMED.values(), ids=NAMED.keys())
 def check_max(backend: Any, g: Pool2dGeometry, x: Any, dy: Any, place: Any = None) -> None:
     put = backend.from_host if place is None else place
     y, index = backend.max_pool2d_forward(put(x), g)
-    expected, where = reference.max_pool2d_forward(x, g)
-    np.testing.assert_array_equal(host(backend, y), expected)
+    expected, where = reference.max_pool2d_forward(x.astype(np.float32), g)
+    np.testing.assert_array_equal(host(backend, y).astype(np.float32), expected)
     np.testing.assert_array_equal(host(backend, index), where)
-    assert y.dtype == np.float32 and index.dtype == (np.uint8 if g.R * g.S <= 256 else np.int32)
+    assert y.dtype == x.dtype and index.dtype == (np.uint8 if g.R * g.S <= 256 else np.int32)
     dx = backend.max_pool2d_backward(put(dy), index, g)
     check(host(backend, dx), reference.max_pool2d_backward, dy, where, g)
 
 
-def check_avg(backend: Any, g: Pool2dGeometry, seed: int, count_include_pad: bool, divisor: int | None) -> None:
-    x, dy = normal(seed, g.input_shape, np.float32), normal(seed + 1, g.output_shape, np.float32)
+def check_avg(
+    backend: Any, g: Pool2dGeometry, seed: int, count_include_pad: bool, divisor: int | None, dtype: Any = np.float32
+) -> None:
+    x, dy = half_normal(seed, g.input_shape, dtype), half_normal(seed + 1, g.output_shape, dtype)
     y = backend.avg_pool2d_forward(backend.from_host(x), g, count_include_pad, divisor)
     check(host(backend, y), reference.avg_pool2d_forward, x, g, count_include_pad, divisor)
     dx = backend.avg_pool2d_backward(backend.from_host(dy), g, count_include_pad, divisor)
@@ -75,12 +82,51 @@ def test_average_pooling(backend: Any, g: Pool2dGeometry, count_include_pad: boo
 
 @pytest.mark.parametrize(("channels", "instance"), [(8, "_vec4"), (6, "")])
 def test_four_channels_at_a_time_where_they_fit(backend: Any, channels: int, instance: str) -> None:
-    g = Pool2dGeometry.of((2, channels, 5, 6), 3, 2, 1)
+    g = Pool2dGeometry.of((2, channels, 5, 6), 3, 1, 1)
     with launches(backend) as names:
         check_max(backend, g, *operands(g, 3))
         check_avg(backend, g, 4, False, None)
     expected = ["max_pool2d_forward", "max_pool2d_backward", "avg_pool2d_forward", "avg_pool2d_backward"]
     assert names == [name + instance for name in expected]
+
+
+@pytest.mark.parametrize(
+    ("window", "channels", "dtype", "instance"),
+    [(2, 8, np.float32, "_2x2_vec4"), (3, 4, np.float32, "_3x3_vec4"), (3, 6, np.float32, ""), (4, 8, np.float32, "_vec4"),
+     (2, 8, np.float16, "_2x2_float16x8"), (3, 12, np.float16, "_float16"), (5, 8, np.float16, "_float16x8")],
+)  # fmt: skip
+def test_the_usual_windows_have_instances_of_their_own(
+    backend: Any, window: int, channels: int, dtype: Any, instance: str
+) -> None:
+    g = Pool2dGeometry.of((2, channels, 5, 6), window, 2)
+    x, dy = operands(g, 3)
+    with launches(backend) as names:
+        check_max(backend, g, x.astype(dtype), dy.astype(dtype))
+    assert names == ["max_pool2d_forward" + instance, "max_pool2d_backward" + instance]
+
+
+HALF_CASES = [
+    Pool2dGeometry.of((2, c, 7, 6), r, s, p) for c in (8, 24, 5) for r, s, p in ((2, 2, 0), (3, 2, 1), (4, 3, 0))
+]
+
+
+@half_types
+@pytest.mark.parametrize("g", [*HALF_CASES, NAMED["289 taps"], NAMED["no images"]], ids=str)
+def test_half_types(backend: Any, dtype: Any, g: Pool2dGeometry) -> None:
+    x, dy = operands(g, 1, 3)
+    with exact_ends(backend):
+        check_max(backend, g, x.astype(dtype), dy.astype(dtype))
+        check_avg(backend, g, 2, False, None, dtype)
+
+
+@half_types
+@pytest.mark.parametrize("channels", [8, 3])
+def test_half_values_that_are_not_finite(backend: Any, dtype: Any, channels: int) -> None:
+    g = Pool2dGeometry.of((3, channels, 9, 8), 3, 2, 1)
+    rng = np.random.default_rng(7)
+    x, dy = operands(g, 6)
+    x = np.where(rng.random(x.shape) < 0.35, rng.choice([np.nan, np.inf, -np.inf], x.shape), x)
+    check_max(backend, g, x.astype(dtype), dy.astype(dtype))
 
 
 def test_slices_that_start_anywhere_take_the_scalar_kernels(backend: Any) -> None:

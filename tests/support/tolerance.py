@@ -9,7 +9,9 @@ Elementwise: |y - y64| <= max(2 e, 4 eps S), where
 
 A correct sum of n terms in another order can miss twice the plain computation's error (it does in one case of
 eight), and one of few terms can have a plain computation that happens to be exact; the second term carries
-those. The factors 2 and 4 are not to be moved to make a test pass; :mod:`tests.support.calibrate` says how they
+those. What is stored in a half type is computed in float32 from inputs that are exactly its own, and rounded once at the end; so
+float16 and bfloat16 are held to the float32 rule plus half a unit in the last place of the stored type, which is what one
+rounding to nearest may take: a bound by arithmetic, with no factor to calibrate. The factors 2 and 4 are not to be moved to make a test pass; :mod:`tests.support.calibrate` says how they
 were found, and can be run again.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -28,6 +31,13 @@ Array = NDArray[Any]
 PLAIN_FACTOR = 2
 EPS_FACTOR = 4
 WIDER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
+HALF = ("float16", "bfloat16")
+
+
+def rounding(values: Array, dtype: Any) -> Array:
+    """The most that one rounding to the half type ``dtype`` moves values of that magnitude, elementwise."""
+    info = ml_dtypes.finfo(dtype)
+    return np.asarray(np.maximum(float(info.eps) / 2 * np.abs(values), float(info.smallest_subnormal) / 2))
 
 
 def bound(expected: Array, scale: Array | None, plain: Array | None = None, dtype: DTypeLike = np.float32) -> Array:
@@ -55,9 +65,14 @@ def assert_close(
     if not expected.size:
         return
     finite = np.isfinite(expected)
+    stored = actual.dtype
+    if stored.name in HALF:
+        actual = actual.astype(np.float32)
     np.testing.assert_array_equal(actual[~finite], expected[~finite].astype(actual.dtype), err_msg=what)
     error = np.where(finite, np.abs(actual.astype(expected.dtype) - np.where(finite, expected, 0)), 0)
     allowed = bound(expected, scale, plain, actual.dtype if dtype is None else dtype)
+    if stored.name in HALF:
+        allowed = allowed + rounding(np.where(finite, np.abs(expected), 0) + allowed, stored)
     if not (error <= allowed).all():  # also catches a NaN that should not be there
         excess = np.where(error <= allowed, 0, np.where(np.isnan(error), np.inf, error / np.maximum(allowed, 1e-300)))
         worst = np.unravel_index(np.argmax(excess), excess.shape)
@@ -73,9 +88,10 @@ def check(actual: Any, operator: Callable[..., Reference], *arguments: Any, what
     """Holds ``actual`` to a function of tests/support/reference.py that returns one :class:`Reference`.
 
     The reference is computed in the next wider format, and ``e`` by the same function at the dtype of
-    ``actual``.
+    ``actual``, or at float32 where that is a half type.
     """
     actual = np.asarray(actual)
-    expected = operator(*arguments, dtype=WIDER[actual.dtype])
-    plain = operator(*arguments, dtype=actual.dtype)
+    dtype = np.dtype(np.float32) if actual.dtype.name in HALF else actual.dtype
+    expected = operator(*arguments, dtype=WIDER[dtype])
+    plain = operator(*arguments, dtype=dtype)
     assert_close(actual, expected.value, expected.scale, plain.value, what=what or operator.__name__)

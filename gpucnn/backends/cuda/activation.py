@@ -1,15 +1,14 @@
-"""GELU and SiLU on kernels/activation.cu."""
+"""ReLU, GELU and SiLU on kernels/relu.cu and activation.cu, and their instances for half types."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda.grids import THREADS, blocks, instance
+from gpucnn.backends.cuda.grids import THREADS, blocks
+from gpucnn.backends.cuda.instances import elementwise
 
-SOURCE = "activation.cu"
+ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "silu": 4}  # KIND in kernels/activation.cuh
 
 
 def gelu_forward(backend: Any, x: Array, tanh: bool, keep: bool) -> tuple[Array, Array | None]:
@@ -33,16 +32,20 @@ def silu_backward(backend: Any, dy: Array, x: Array) -> Array:
 
 
 def forward(backend: Any, activation: str, x: Array) -> Array:
-    """y of "gelu", "gelu_tanh" or "silu"."""
-    y = backend.empty(x.shape, np.float32)
-    name, work = instance(f"{activation}_forward", x, y)
-    backend.launch(SOURCE, name, blocks(work), THREADS, x, y, work)
+    """y of "relu", "gelu", "gelu_tanh" or "silu", like x."""
+    y = backend.empty(x.shape, x.dtype)
+    source, name, work = elementwise(_family(activation), f"{activation}_forward", x, y)
+    backend.launch(source, name, blocks(work), THREADS, x, y, work)
     return y
 
 
 def backward(backend: Any, activation: str, dy: Array, x: Array) -> Array:
-    """dx of "gelu", "gelu_tanh" or "silu"."""
-    dx = backend.empty(dy.shape, np.float32)
-    name, work = instance(f"{activation}_backward", dy, x, dx)
-    backend.launch(SOURCE, name, blocks(work), THREADS, dy, x, dx, work)
+    """dx of "relu", "gelu", "gelu_tanh" or "silu", like dy; for "relu" the forward's result does for x."""
+    dx = backend.empty(dy.shape, dy.dtype)
+    source, name, work = elementwise(_family(activation), f"{activation}_backward", dy, x, dx)
+    backend.launch(source, name, blocks(work), THREADS, dy, x, dx, work)
     return dx
+
+
+def _family(activation: str) -> str:
+    return "relu" if activation == "relu" else "activation"

@@ -1,4 +1,4 @@
-"""ReLU, dropout and the bias' gradient on kernels/relu.cu, dropout.cu and bias.cu."""
+"""ReLU, dropout and the bias' gradient on kernels/relu.cu, dropout.cu and bias.cu; ReLU and dropout have half types too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array, RandomKey
-from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div, instance, power_of_two
+from gpucnn.backends.cuda import activation, instances
+from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div, power_of_two
 from gpucnn.random import drop_threshold
 
 SLAB_ROWS = 512  # rows that one block of column_sums adds up, more only where there would be more than MOST_SLABS
@@ -16,29 +17,23 @@ MOST_SLABS = 1024
 
 def relu_forward(backend: Any, x: Array) -> Array:
     """max(x, 0) of any shape."""
-    y = backend.empty(x.shape, np.float32)
-    name, work = instance("relu_forward", x, y)
-    backend.launch("relu.cu", name, blocks(work), THREADS, x, y, work)
-    return y
+    return activation.forward(backend, "relu", x)
 
 
 def relu_backward(backend: Any, dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
-    dx = backend.empty(dy.shape, np.float32)
-    name, work = instance("relu_backward", dy, y, dx)
-    backend.launch("relu.cu", name, blocks(work), THREADS, dy, y, dx, work)
-    return dx
+    return activation.backward(backend, "relu", dy, y)
 
 
 def dropout(backend: Any, x: Array, p: float, key: RandomKey) -> Array:
     """x * keep / (1 - p), keep of ``random.keep_mask``."""
-    y = backend.empty(x.shape, np.float32)
-    name, work = instance("dropout", x, y)
-    threads = ceil_div(x.size, 4)  # a thread owns one Philox block in either instance
+    y = backend.empty(x.shape, x.dtype)
+    source, name, work = instances.elementwise("dropout", "dropout", x, y)
+    threads = ceil_div(x.size, 4) if work == x.size else work  # a thread owns a Philox block, or a vector
     seed, step, purpose = (int(part) for part in key)
     backend.launch(
-        "dropout.cu", name, blocks(threads), THREADS,
-        x, y, work, drop_threshold(p), 1.0 / (1.0 - p), seed, step, purpose,
+        source, name, blocks(threads), THREADS,
+        x, y, work, backend.stream_offset(purpose), drop_threshold(p), 1.0 / (1.0 - p), seed, step, purpose,
     )  # fmt: skip
     return y
 

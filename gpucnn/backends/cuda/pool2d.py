@@ -1,4 +1,4 @@
-"""Max and average pooling on the kernels of kernels/pool2d.cu."""
+"""Max and average pooling on kernels/pool2d.cu, pool2d_rare.cu and pool2d_half.cu."""
 
 from __future__ import annotations
 
@@ -7,63 +7,79 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda.grids import MAX_BLOCKS, MAX_ROW_BLOCKS, THREADS, ceil_div, fits_vectors, power_of_two
+from gpucnn.backends.cuda import instances
+from gpucnn.backends.cuda.grids import MAX_BLOCKS, MAX_ROW_BLOCKS, THREADS, ceil_div, power_of_two
 from gpucnn.backends.launch import address
 from gpucnn.geometry import Pool2dGeometry
 
-SOURCE = "pool2d.cu"
 MOST = 2**30  # rows, and elements of a row: the kernels count them in int, and one step of the grid further
 MOST_BYTE_TAPS = 256  # windows of more taps keep their index in an int
+SQUARE_STRIDE = 2  # of the instances for windows of 2 x 2 and of 3 x 3
 
 
 def max_forward(backend: Any, x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
     """y and index (N,P,Q,C) of x (N,H,W,C)."""
     wide = g.R * g.S > MOST_BYTE_TAPS
-    y = backend.empty(g.output_shape, np.float32)
+    y = backend.empty(g.output_shape, x.dtype)
     index = backend.empty(g.output_shape, np.int32 if wide else np.uint8)
-    vector = 1 if wide else _vector(g, x, y)
-    grid, block = launch_shape(g.N * g.P, g.Q * g.C // vector)
-    backend.launch(SOURCE, _instance("max_pool2d_forward", vector, wide), grid, block, x, y, index, g)
+    lanes = 1 if wide else instances.channel_lanes(g.C, x, y)
+    grid, block = launch_shape(g.N * g.P, g.Q * g.C // lanes)
+    backend.launch(*_max_instance("max_pool2d_forward", g, x.dtype, lanes), grid, block, x, y, index, g)
     return y, index
 
 
 def max_backward(backend: Any, dy: Array, index: Array, g: Pool2dGeometry) -> Array:
     """dx (N,H,W,C) of dy and index (N,P,Q,C)."""
-    wide = g.R * g.S > MOST_BYTE_TAPS
-    dx = backend.empty(g.input_shape, np.float32)
-    vector = 1 if wide or address(index) % 4 else _vector(g, dy, dx)
-    grid, block = launch_shape(g.N * g.H, g.W * g.C // vector)
-    backend.launch(SOURCE, _instance("max_pool2d_backward", vector, wide), grid, block, dy, index, dx, g)
+    dx = backend.empty(g.input_shape, dy.dtype)
+    lanes = 1 if g.R * g.S > MOST_BYTE_TAPS else instances.channel_lanes(g.C, dy, dx)
+    if address(index) % lanes:
+        lanes = 1
+    rows, columns = g.N * g.H, g.W
+    if lanes > 1 and _square(g):  # rows and columns of tiles
+        rows = g.N * ceil_div(g.H + g.pad_top, SQUARE_STRIDE)
+        columns = ceil_div(g.W + g.pad_left, SQUARE_STRIDE)
+    grid, block = launch_shape(rows, columns * g.C // lanes)
+    backend.launch(*_max_instance("max_pool2d_backward", g, dy.dtype, lanes), grid, block, dy, index, dx, g)
     return dx
 
 
 def avg_forward(backend: Any, x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
     """y (N,P,Q,C) of x (N,H,W,C)."""
-    y = backend.empty(g.output_shape, np.float32)
-    vector = _vector(g, x, y)
-    grid, block = launch_shape(g.N * g.P, g.Q * g.C // vector)
-    name = _instance("avg_pool2d_forward", vector)
-    backend.launch(SOURCE, name, grid, block, x, y, g, int(count_include_pad), divisor or 0)
+    y = backend.empty(g.output_shape, x.dtype)
+    lanes = instances.channel_lanes(g.C, x, y)
+    grid, block = launch_shape(g.N * g.P, g.Q * g.C // lanes)
+    name = "avg_pool2d_forward" + instances.suffix(x.dtype, lanes)
+    backend.launch(_rare_source(x.dtype), name, grid, block, x, y, g, int(count_include_pad), divisor or 0)
     return y
 
 
 def avg_backward(backend: Any, dy: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
     """dx (N,H,W,C) of dy (N,P,Q,C)."""
-    dx = backend.empty(g.input_shape, np.float32)
-    vector = _vector(g, dy, dx)
-    grid, block = launch_shape(g.N * g.H, g.W * g.C // vector)
-    name = _instance("avg_pool2d_backward", vector)
-    backend.launch(SOURCE, name, grid, block, dy, dx, g, int(count_include_pad), divisor or 0)
+    dx = backend.empty(g.input_shape, dy.dtype)
+    lanes = instances.channel_lanes(g.C, dy, dx)
+    grid, block = launch_shape(g.N * g.H, g.W * g.C // lanes)
+    name = "avg_pool2d_backward" + instances.suffix(dy.dtype, lanes)
+    backend.launch(_rare_source(dy.dtype), name, grid, block, dy, dx, g, int(count_include_pad), divisor or 0)
     return dx
 
 
-def _vector(g: Pool2dGeometry, *arrays: Array) -> int:
-    """How many channels a thread owns."""
-    return 4 if g.C % 4 == 0 and fits_vectors(*arrays) else 1
+def _max_instance(name: str, g: Pool2dGeometry, dtype: Any, lanes: int) -> tuple[str, str]:
+    """The source and the kernel, "max_pool2d_forward_2x2_vec4"."""
+    suffix = instances.suffix(dtype, lanes)
+    if g.R * g.S > MOST_BYTE_TAPS:
+        return _rare_source(dtype), f"{name}_wide{suffix}"
+    size = f"_{g.R}x{g.S}" if lanes > 1 and _square(g) else ""
+    return instances.source("pool2d", dtype), name + size + suffix
 
 
-def _instance(name: str, vector: int, wide: bool = False) -> str:
-    return name + ("_vec4" if vector == 4 else "") + ("_wide" if wide else "")
+def _square(g: Pool2dGeometry) -> bool:
+    """Whether an instance is made for these windows."""
+    sizes = (g.stride_h, g.stride_w, g.dilation_h, g.dilation_w)
+    return g.R == g.S and g.R in (2, 3) and sizes == (SQUARE_STRIDE, SQUARE_STRIDE, 1, 1)
+
+
+def _rare_source(dtype: Any) -> str:
+    return "pool2d_rare.cu" if dtype.itemsize == 4 else "pool2d_half.cu"
 
 
 def launch_shape(rows: int, row_elements: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -1,0 +1,129 @@
+// GELU, exact and by tanh, and SiLU of float16 and bfloat16 (activation.cuh). Bound by memory: 4 bytes an element forward, 6
+// backward.
+//
+// Launch: blocks of 256, any grid; a thread owns every grid-th element, or every grid-th 16 bytes in the *x8 instances,
+// which need 16-byte aligned arrays and a size that is a multiple of 8.
+//
+// gpucnn: compiled on first use
+
+#include "activation.cuh"
+
+extern "C" __global__ void __launch_bounds__(256) gelu_forward_float16(
+    IN float16* __restrict__ x, OUT float16* __restrict__ y, long long size) {
+    activation_forward<Gelu>(x, y, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_forward_float16x8(
+    IN float16x8* __restrict__ x, OUT float16x8* __restrict__ y, long long vectors) {
+    activation_forward<Gelu>(x, y, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_forward_bfloat16(
+    IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ y, long long size) {
+    activation_forward<Gelu>(x, y, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_forward_bfloat16x8(
+    IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ y, long long vectors) {
+    activation_forward<Gelu>(x, y, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_backward_float16(
+    IN float16* __restrict__ dy, IN float16* __restrict__ x, OUT float16* __restrict__ dx, long long size) {
+    activation_backward<Gelu>(dy, x, dx, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_backward_float16x8(
+    IN float16x8* __restrict__ dy, IN float16x8* __restrict__ x, OUT float16x8* __restrict__ dx, long long vectors) {
+    activation_backward<Gelu>(dy, x, dx, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_backward_bfloat16(
+    IN bfloat16* __restrict__ dy, IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ dx, long long size) {
+    activation_backward<Gelu>(dy, x, dx, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_backward_bfloat16x8(
+    IN bfloat16x8* __restrict__ dy, IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ dx, long long vectors) {
+    activation_backward<Gelu>(dy, x, dx, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_forward_float16(
+    IN float16* __restrict__ x, OUT float16* __restrict__ y, long long size) {
+    activation_forward<GeluTanh>(x, y, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_forward_float16x8(
+    IN float16x8* __restrict__ x, OUT float16x8* __restrict__ y, long long vectors) {
+    activation_forward<GeluTanh>(x, y, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_forward_bfloat16(
+    IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ y, long long size) {
+    activation_forward<GeluTanh>(x, y, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_forward_bfloat16x8(
+    IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ y, long long vectors) {
+    activation_forward<GeluTanh>(x, y, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_backward_float16(
+    IN float16* __restrict__ dy, IN float16* __restrict__ x, OUT float16* __restrict__ dx, long long size) {
+    activation_backward<GeluTanh>(dy, x, dx, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_backward_float16x8(
+    IN float16x8* __restrict__ dy, IN float16x8* __restrict__ x, OUT float16x8* __restrict__ dx, long long vectors) {
+    activation_backward<GeluTanh>(dy, x, dx, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_backward_bfloat16(
+    IN bfloat16* __restrict__ dy, IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ dx, long long size) {
+    activation_backward<GeluTanh>(dy, x, dx, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_backward_bfloat16x8(
+    IN bfloat16x8* __restrict__ dy, IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ dx, long long vectors) {
+    activation_backward<GeluTanh>(dy, x, dx, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_forward_float16(
+    IN float16* __restrict__ x, OUT float16* __restrict__ y, long long size) {
+    activation_forward<Silu>(x, y, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_forward_float16x8(
+    IN float16x8* __restrict__ x, OUT float16x8* __restrict__ y, long long vectors) {
+    activation_forward<Silu>(x, y, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_forward_bfloat16(
+    IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ y, long long size) {
+    activation_forward<Silu>(x, y, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_forward_bfloat16x8(
+    IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ y, long long vectors) {
+    activation_forward<Silu>(x, y, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_backward_float16(
+    IN float16* __restrict__ dy, IN float16* __restrict__ x, OUT float16* __restrict__ dx, long long size) {
+    activation_backward<Silu>(dy, x, dx, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_backward_float16x8(
+    IN float16x8* __restrict__ dy, IN float16x8* __restrict__ x, OUT float16x8* __restrict__ dx, long long vectors) {
+    activation_backward<Silu>(dy, x, dx, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_backward_bfloat16(
+    IN bfloat16* __restrict__ dy, IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ dx, long long size) {
+    activation_backward<Silu>(dy, x, dx, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256) silu_backward_bfloat16x8(
+    IN bfloat16x8* __restrict__ dy, IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ dx, long long vectors) {
+    activation_backward<Silu>(dy, x, dx, vectors);
+}
