@@ -41,6 +41,8 @@ class Recorded:
     node: Node | None  # the call that made it, None for a leaf
     output_index: int  # which of the call's outputs it is
     version: Version
+    unit = False  # of a gradient: one element, known to be 1
+    masked = False  # of a gradient that backward returns: 0 where what it is of is not > 0 (functional/rectified.py)
 
     @property
     def is_leaf(self) -> bool:
@@ -145,6 +147,8 @@ class Context:
         self.needs_input_grad = needs_input_grad
         self._saved: tuple[tuple[Any, int], ...] | None = ()
         self._non_differentiable: tuple[Any, ...] = ()
+        self.rectified: int | None = None  # see functional/rectified.py
+        self.received_masked = False
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keeps tensors (or None) for backward. Inputs and outputs; an in-place change in between is noticed."""
@@ -192,6 +196,7 @@ class Context:
         self.__dict__.clear()
         self._name, self.needs_input_grad, self._saved = name, needs, None
         self._non_differentiable = ()
+        self.rectified, self.received_masked = None, False
 
 
 class Function:
@@ -350,10 +355,16 @@ def backward(root: Recorded, gradient: Any, retain_graph: bool, zeros: Callable[
                     waiting[source] = [None] * len(source.outputs)
                     heapq.heappush(queue, (-source.order, source))
                 sums = waiting[source]
-                sums[output] = grad if sums[output] is None else sums[output] + grad
+                sums[output] = grad if sums[output] is None else _sum(sums[output], grad)
             del received, given, kept
     finally:
         _recording.enabled = before
+
+
+def _sum(left: Any, right: Any) -> Any:
+    total = left + right
+    total.masked = left.masked and right.masked
+    return total
 
 
 def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[Any, ...]:
@@ -362,6 +373,8 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
     for index, (shape, dtype) in enumerate(node.outputs):
         if received[index] is None:
             received[index] = zeros(shape, dtype=dtype, device=node.device)
+    node.ctx.received_masked = all(grad.masked for grad in received)
+    received[:] = [grad.detach() if grad.masked else grad for grad in received]
     with running_on(node.device):
         result = node.function.backward(node.ctx, *received)
     given = list(result) if isinstance(result, tuple) else [result]
@@ -383,7 +396,7 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
                 f"{node.name}: backward returned a gradient of shape {grad.data.shape}"
                 f" for argument {index} of shape {shape}"
             )
-        given[index] = given[index].to(dtype=dtype)
+        given[index] = grad.to(dtype=dtype)  # of another dtype: a new tensor, without a mark
     return tuple(given)
 
 

@@ -35,6 +35,12 @@ def contiguous(array: Array) -> Array:
     return array.copy(order="C")
 
 
+def note_copy() -> None:
+    """Counts a copy to another memory order that a backend made."""
+    global _copies
+    _copies += 1
+
+
 def owner(array: Array) -> Array:
     """The array whose memory ``array`` views, itself where that is its own."""
     while getattr(array, "base", None) is not None:
@@ -94,6 +100,11 @@ def memory_view(array: Array) -> Array:
     if not view.flags.c_contiguous:
         raise ValueError(f"an array of shape {array.shape} and strides {array.strides} is not dense")
     return view
+
+
+def is_dense(array: Array) -> bool:
+    """Whether the elements lie side by side, in C order or channels-last, so that :func:`memory_view` is free."""
+    return bool(array.flags.c_contiguous) or is_channels_last(array)
 
 
 def like(array: Array, other: Array) -> Array:

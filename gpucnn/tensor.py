@@ -144,7 +144,7 @@ class Tensor(Recorded):
                 raise RuntimeError(
                     f"backward: a tensor of shape {self.shape} needs gradient=, only one element goes without"
                 )
-            gradient = filled("ones", self.shape, self.dtype, self.device)
+            gradient = _one(self.shape, self.dtype, self.device)
         elif not isinstance(gradient, Tensor):
             raise TypeError(f"backward: gradient must be a tensor, got {type(gradient).__name__}")
         elif gradient.shape != self.shape or gradient.device != self.device:
@@ -152,7 +152,10 @@ class Tensor(Recorded):
                 f"backward: gradient is {gradient.shape} on {gradient.device}, the tensor {self.shape} on {self.device}"
             )
         zeros = functools.partial(filled, "zeros")
-        backward(self, gradient.detach().to(dtype=self.dtype), retain_graph, zeros)
+        seed = gradient if gradient.unit else gradient.detach().to(dtype=self.dtype)
+        backward(self, seed, retain_graph, zeros)
+        if seed.unit and seed.version.count:  # a function's backward has changed it
+            _ones.clear()
 
     def accumulate_grad(self, gradient: Tensor) -> None:
         """Adds ``gradient`` to ``grad``, in place where there is one; in the memory order of the tensor."""
@@ -422,6 +425,19 @@ class Tensor(Recorded):
     var: ClassVar[_Method]
     view: ClassVar[_Method]
     where: ClassVar[_Method]
+
+
+_ones: dict[tuple[Device, Any, tuple[int, ...]], Any] = {}  # arrays of one element, 1: backward's own beginning
+
+
+def _one(shape: tuple[int, ...], dtype: Any, device: Device) -> Tensor:
+    """The gradient of a number by itself. Its array is kept, so that a step makes none."""
+    array = _ones.get((device, dtype, shape))
+    if array is None:
+        array = _ones[device, dtype, shape] = filled("ones", shape, dtype, device).data
+    one = Tensor(array, device)
+    one.unit = True
+    return one
 
 
 def resolve_device(device: DeviceLike) -> Device:

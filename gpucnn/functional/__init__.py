@@ -5,7 +5,7 @@ from gpucnn.functional.activation import gelu, log_softmax, relu, silu, softmax
 from gpucnn.functional.convolution import conv2d
 from gpucnn.functional.dropout import dropout
 from gpucnn.functional.linear import linear, matmul
-from gpucnn.functional.loss import cross_entropy
+from gpucnn.functional.loss import cross_entropy, cross_entropy_with_correct
 from gpucnn.functional.normalization import batch_norm, local_response_norm
 from gpucnn.functional.pooling import (
     adaptive_avg_pool1d,
@@ -15,7 +15,7 @@ from gpucnn.functional.pooling import (
     avg_pool2d,
     max_pool2d,
 )
-from gpucnn.functional.shape import flatten
+from gpucnn.functional.shape import flatten, pad_channels
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -26,6 +26,7 @@ __all__ = [
     "batch_norm",
     "conv2d",
     "cross_entropy",
+    "cross_entropy_with_correct",
     "dropout",
     "flatten",
     "gelu",
@@ -34,6 +35,7 @@ __all__ = [
     "log_softmax",
     "matmul",
     "max_pool2d",
+    "pad_channels",
     "relu",
     "silu",
     "softmax",

@@ -7,6 +7,7 @@ from typing import Any
 from gpucnn import dtypes, layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
+from gpucnn.functional.rectified import rectify
 from gpucnn.functional.shape import to
 from gpucnn.tensor import Tensor, float32
 
@@ -41,11 +42,13 @@ class ReLU(Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = _on_memory(x, x.backend.relu_forward)
         ctx.save_for_backward(y)
-        return y
+        return rectify(ctx, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
+        if ctx.received_masked:
+            return grad
         return _on_memory(y, lambda y_data, dy: grad.backend.relu_backward(dy, y_data), grad)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpucnn import dtypes
+from gpucnn import dtypes, layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
 from gpucnn.functional.operands import (
     Operand,
+    added,
     checked,
     common_dtype,
     compute,
     compute_alike,
+    in_order_of,
     reference,
     shape_of,
     unbroadcast,
 )
+from gpucnn.functional.rectified import rectify
 from gpucnn.tensor import Tensor, bool_, float32
 
 
@@ -33,6 +36,26 @@ class Add(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         need_x, need_y = ctx.needs_input_grad
         return unbroadcast(grad, ctx.x) if need_x else None, unbroadcast(grad, ctx.y) if need_y else None
+
+
+class AddReLU(Function):
+    """max(x + y, 0) of two tensors of one shape and dtype, in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        z = added(x, y, "relu")
+        ctx.save_for_backward(z)
+        return rectify(ctx, z)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (z,) = ctx.saved_tensors
+        if not ctx.received_masked:
+            first = layout.settled(z.data)
+            dz = layout.memory_view(layout.like(layout.settled(grad.data), first))
+            grad = in_order_of(first, grad.backend.relu_backward(dz, layout.memory_view(first)), grad)
+        need_x, need_y = ctx.needs_input_grad
+        return grad if need_x else None, grad if need_y else None
 
 
 class Subtract(Function):
@@ -246,9 +269,19 @@ def _saved(ctx: Any) -> list[Operand]:
 # ---- the public operators ----
 
 
-def add(input: Operand, other: Operand) -> Tensor:
-    """input + other, broadcast."""
-    return Add.apply(*checked("add", input, other))
+def add(input: Operand, other: Operand, activation: str | None = None) -> Tensor:
+    """input + other, broadcast; with ``activation="relu"`` max(input + other, 0), as at the end of a residual block."""
+    operands = checked("add", input, other)
+    checks.activation("add", activation, ("relu",))
+    if activation is None:
+        return Add.apply(*operands)
+    x, y = operands
+    fits = isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and x.dtype == y.dtype
+    if fits and x.backend.computes(x.dtype):
+        return AddReLU.apply(x, y)
+    from gpucnn.functional.activation import relu  # which knows this file
+
+    return relu(Add.apply(x, y))
 
 
 def sub(input: Operand, other: Operand) -> Tensor:

@@ -81,6 +81,12 @@ def gelu_approximation(operator: str, value: Any) -> None:
         raise ValueError(f"{operator}: approximate must be 'none' or 'tanh', got {value!r}")
 
 
+def activation(operator: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless ``value`` is None or one of ``choices``."""
+    if value is not None and value not in choices:
+        raise ValueError(f"{operator}: activation must be None or {' or '.join(map(repr, choices))}, got {value!r}")
+
+
 def label_smoothing(operator: str, value: Any) -> float:
     """``value`` as a float. Raises TypeError unless it is a number, ValueError outside [0, 1]."""
     if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, Tensor):

@@ -7,7 +7,10 @@ from typing import Any
 from gpucnn import layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
+from gpucnn.functional.half_weights import operand, parameter, rounded
+from gpucnn.functional.rectified import is_rectified, masked, rectify
 from gpucnn.geometry import Conv2dGeometry, Padding, Pair
+from gpucnn.precision import uses_tf32
 from gpucnn.tensor import Tensor
 
 
@@ -21,11 +24,13 @@ def image_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
     return Tensor(layout.nchw(array) if data_format == "NCHW" else array, like.device)
 
 
-def _filter_memory(weight: Tensor, data_format: str) -> Any:
-    """The (K, R, S, C/groups) array of filters (K, C/groups, R, S), or of (R, S, C/groups, K) for NHWC."""
-    if data_format == "NCHW":
-        return layout.nhwc(weight.data)
-    return layout.contiguous(weight.data.transpose(3, 0, 1, 2))
+def _filter_memory(weight: Tensor, data_format: str, half: Any) -> Any:
+    """The (K, R, S, C/groups) array of filters (K, C/groups, R, S), or of (R, S, C/groups, K) for NHWC.
+
+    ``half``: the weight's rounded copy, which stands in its place.
+    """
+    array = weight.data if half is None else half
+    return layout.nhwc(array) if data_format == "NCHW" else layout.contiguous(array.transpose(3, 0, 1, 2))
 
 
 def _filter_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
@@ -33,35 +38,56 @@ def _filter_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
 
 
 class Conv2d(Function):
-    """y = x * w + bias over the geometry g; backward is dgrad for x and wgrad for w and bias."""
+    """y = f(x * w + bias) over the geometry g, f the identity or ReLU; backward is dgrad for x, wgrad for w and bias.
+
+    In half types x and w are rounded first (the weight's copy is kept), and the gradients of w and bias are float32.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, g: Conv2dGeometry, data_format: str
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        g: Conv2dGeometry,
+        data_format: str,
+        activation: str | None,
     ) -> Tensor:
         need_x, need_weight, *_ = ctx.needs_input_grad
-        ctx.save_for_backward(x if need_weight else None, weight if need_x else None)
-        ctx.g, ctx.data_format = g, data_format
-        x_data, w_data = image_memory(x, data_format), _filter_memory(weight, data_format)
-        y = x.backend.conv2d_fprop(x_data, w_data, None if bias is None else bias.data, g)
-        return image_tensor(y, x, data_format)
+        x, half = operand("conv2d", x)
+        ctx.half_weight = None if half is None else rounded(weight, half)
+        ctx.mask, ctx.tf32 = need_x and is_rectified(x), uses_tf32(x.device)
+        ctx.g, ctx.data_format, ctx.activation = g, data_format, activation
+        x_data, w_data = image_memory(x, data_format), _filter_memory(weight, data_format, ctx.half_weight)
+        y = image_tensor(
+            x.backend.conv2d_fprop(x_data, w_data, parameter(bias), g, activation, ctx.tf32), x, data_format
+        )
+        ctx.save_for_backward(
+            x if need_weight or ctx.mask else None, weight if need_x else None, y if activation else None
+        )
+        return rectify(ctx, y) if activation else y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
+        x, weight, y = ctx.saved_tensors
         g, data_format, backend = ctx.g, ctx.data_format, grad.backend
         need_x, need_weight, need_bias, *_ = ctx.needs_input_grad
         dy = image_memory(grad, data_format)
+        if y is not None and not ctx.received_masked:
+            dy = backend.relu_backward(dy, image_memory(y, data_format))
         dx = dw = db = None
         if need_x:
-            dx = image_tensor(backend.conv2d_dgrad(dy, _filter_memory(weight, data_format), g), grad, data_format)
+            filters = _filter_memory(weight, data_format, ctx.half_weight)
+            mask = image_memory(x, data_format) if ctx.mask else None
+            dx = image_tensor(backend.conv2d_dgrad(dy, filters, g, mask, ctx.tf32), grad, data_format)
+            dx = masked(dx) if ctx.mask else dx
         if need_weight:
-            dw_data, db_data = backend.conv2d_wgrad(image_memory(x, data_format), dy, g, bias=need_bias)
+            dw_data, db_data = backend.conv2d_wgrad(image_memory(x, data_format), dy, g, need_bias, ctx.tf32)
             dw = _filter_tensor(dw_data, grad, data_format)
             db = Tensor(db_data, grad.device) if need_bias else None
         elif need_bias:
             db = Tensor(backend.bias_grad(dy), grad.device)
-        return dx, dw, db, None, None
+        return dx, dw, db, None, None, None
 
 
 def conv2d(
@@ -73,18 +99,21 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
     data_format: str = "NCHW",
+    activation: str | None = None,
 ) -> Tensor:
     """Convolves ``input`` (N, C, H, W) with ``weight`` (K, C/groups, R, S) and adds ``bias`` (K,): (N, K, P, Q).
 
     P = (H + top + bottom - dilation (R - 1) - 1) // stride + 1, Q likewise. ``padding`` is an int, a pair, ((top,
     bottom), (left, right)), "valid" or "same" (TensorFlow's, for any stride). With ``data_format="NHWC"`` the input
-    is (N, H, W, C), the weight (R, S, C/groups, K) and the result (N, P, Q, K), as in TensorFlow.
+    is (N, H, W, C), the weight (R, S, C/groups, K) and the result (N, P, Q, K), as in TensorFlow. ``activation="relu"``
+    gives max(y, 0) in the same pass. The dtype computed in is that of :func:`gpucnn.precision`, else the input's;
+    beside an input of a half type weight and bias may be float32.
 
     Raises ValueError for sizes that do not fit, TypeError for other than one real dtype. Method: implicit GEMM on
     GPUs, as in CUTLASS (https://docs.nvidia.com/cutlass/latest/media/docs/cpp/implicit_gemm_convolution.html).
     """
-    given = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
-    checks.floating("conv2d", **given)
+    checks.mixed("conv2d", input, weight=weight, bias=bias)
+    checks.activation("conv2d", activation, ("relu",))
     checks.data_format("conv2d", data_format)
     input_shape, weight_shape = input.shape, weight.shape
     if data_format == "NHWC":
@@ -98,4 +127,4 @@ def conv2d(
     g = Conv2dGeometry.of(input_shape, weight_shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != (g.K,):
         raise ValueError(f"conv2d: bias {bias.shape} does not fit {g.K} output channels (weight {weight.shape})")
-    return Conv2d.apply(input, weight, bias, g, data_format)
+    return Conv2d.apply(input, weight, bias, g, data_format, activation)

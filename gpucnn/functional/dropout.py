@@ -8,6 +8,7 @@ from gpucnn import layout, random
 from gpucnn.autograd import Function
 from gpucnn.backends.base import RandomKey
 from gpucnn.functional import checks
+from gpucnn.functional.rectified import keep, pass_on
 from gpucnn.tensor import Tensor
 
 
@@ -17,14 +18,14 @@ class Dropout(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float, key: RandomKey) -> Tensor:
         ctx.p, ctx.key = p, key
-        return _masked(x, p, key)
+        return keep(ctx, x, _dropped(x, p, key))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _masked(grad, ctx.p, ctx.key), None, None
+        return pass_on(ctx, _dropped(grad, ctx.p, ctx.key)), None, None
 
 
-def _masked(x: Tensor, p: float, key: RandomKey) -> Tensor:
+def _dropped(x: Tensor, p: float, key: RandomKey) -> Tensor:
     array = layout.canonical(x.data)
     memory = layout.memory_view(array)
     result = x.backend.dropout(memory, p, key)

@@ -10,7 +10,10 @@ import numpy as np
 from gpucnn import layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
+from gpucnn.functional.half_weights import operand, parameter, rounded
+from gpucnn.functional.rectified import is_rectified, masked, rectify
 from gpucnn.functional.shape import expand, reshape, unsqueeze
+from gpucnn.precision import uses_tf32
 from gpucnn.tensor import Tensor
 
 
@@ -21,12 +24,12 @@ def _stored(array: Any) -> tuple[Any, bool]:
     return layout.contiguous(array), False
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def _product(a: Tensor, b: Tensor, tf32: bool) -> Tensor:
     if not a.data.size or not b.data.size:
         shape = (*a.shape[:-1], b.shape[-1])
         return Tensor(a.backend.xp.zeros(shape, dtype=a.dtype), a.device)
     (left, transpose_left), (right, transpose_right) = _stored(a.data), _stored(b.data)
-    return Tensor(a.backend.matmul(left, right, transpose_left, transpose_right), a.device)
+    return Tensor(a.backend.matmul(left, right, transpose_left, transpose_right, tf32), a.device)
 
 
 def _transposed(x: Tensor) -> Tensor:
@@ -39,43 +42,63 @@ class MatMul(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         need_a, need_b = ctx.needs_input_grad
+        a, half = operand("matmul", a)
+        b = b if half is None or b.dtype == half else Tensor(rounded(b, half), b.device)
+        ctx.tf32 = uses_tf32(a.device)
         ctx.save_for_backward(a if need_b else None, b if need_a else None)
-        return _product(a, b)
+        return _product(a, b, ctx.tf32)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         a, b = ctx.saved_tensors
         need_a, need_b = ctx.needs_input_grad
-        da = _product(grad, _transposed(b)) if need_a else None
-        db = _product(_transposed(a), grad) if need_b else None
+        da = _product(grad, _transposed(b), ctx.tf32) if need_a else None
+        db = _product(_transposed(a), grad, ctx.tf32) if need_b else None
         return da, db
 
 
 class Linear(Function):
-    """x (M, K) times w (N, K) transposed, plus bias (N,)."""
+    """f(x (M, K) times w (N, K) transposed, plus bias (N,)), f the identity or ReLU.
+
+    In half types x and w are rounded first (the weight's copy is kept), and the gradients of w and bias are float32.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        need_x, need_weight, _ = ctx.needs_input_grad
-        ctx.save_for_backward(x if need_weight else None, weight if need_x else None)
-        x_data, w_data = layout.contiguous(x.data), layout.contiguous(weight.data)
-        return Tensor(x.backend.linear_forward(x_data, w_data, None if bias is None else bias.data), x.device)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
+        need_x, need_weight, *_ = ctx.needs_input_grad
+        x, half = operand("linear", x)
+        ctx.half_weight = None if half is None else rounded(weight, half)
+        ctx.mask, ctx.tf32 = need_x and is_rectified(x), uses_tf32(x.device)
+        x_data, w_data = layout.contiguous(x.data), _weight_memory(weight, ctx.half_weight)
+        y = Tensor(x.backend.linear_forward(x_data, w_data, parameter(bias), activation, ctx.tf32), x.device)
+        ctx.save_for_backward(
+            x if need_weight or ctx.mask else None, weight if need_x else None, y if activation else None
+        )
+        return rectify(ctx, y) if activation else y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        need_x, need_weight, need_bias = ctx.needs_input_grad
+        x, weight, y = ctx.saved_tensors
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         backend, dy = grad.backend, layout.contiguous(grad.data)
+        if y is not None and not ctx.received_masked:
+            dy = backend.relu_backward(dy, y.data)
         dx = dw = db = None
         if need_x:
-            dx = Tensor(backend.linear_dgrad(dy, layout.contiguous(weight.data)), grad.device)
+            mask = layout.contiguous(x.data) if ctx.mask else None
+            dx = Tensor(backend.linear_dgrad(dy, _weight_memory(weight, ctx.half_weight), mask, ctx.tf32), grad.device)
+            dx = masked(dx) if ctx.mask else dx
         if need_weight:
-            dw_data, db_data = backend.linear_wgrad(layout.contiguous(x.data), dy, bias=need_bias)
+            dw_data, db_data = backend.linear_wgrad(layout.contiguous(x.data), dy, need_bias, ctx.tf32)
             dw = Tensor(dw_data, grad.device)
             db = Tensor(db_data, grad.device) if need_bias else None
         elif need_bias:
             db = Tensor(backend.bias_grad(dy), grad.device)
-        return dx, dw, db
+        return dx, dw, db, None
+
+
+def _weight_memory(weight: Tensor, half: Any) -> Any:
+    return layout.contiguous(weight.data if half is None else half)
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -83,7 +106,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
     (..., M, K) times (..., K, N), leading axes broadcast, vectors allowed.
     """
-    checks.floating("matmul", input=input, other=other)
+    checks.mixed("matmul", input, other=other)
     if not input.ndim or not other.ndim:
         raise ValueError(f"matmul: expected at least one axis each, got {input.shape} and {other.shape}")
     a = unsqueeze(input, 0) if input.ndim == 1 else input
@@ -104,13 +127,16 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return product if product.shape == shape else reshape(product, shape)
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input (..., K) times weight (N, K) transposed, plus bias (N,): (..., N).
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+    """input (..., K) times weight (N, K) transposed, plus bias (N,): (..., N); with ``activation="relu"`` max(y, 0).
+
+    Computes in the dtype of :func:`gpucnn.precision`, else in the input's; beside an input of a half type weight and
+    bias may be float32.
 
     Raises ValueError for sizes that disagree, TypeError for other than one real dtype.
     """
-    given = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
-    checks.floating("linear", **given)
+    checks.mixed("linear", input, weight=weight, bias=bias)
+    checks.activation("linear", activation, ("relu",))
     if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear: input {input.shape} does not fit weight {weight.shape}, expected (..., K) and (N, K)"
@@ -120,5 +146,5 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: bias {bias.shape} does not fit weight {weight.shape}, expected {weight.shape[:1]}")
     rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
-    result = Linear.apply(rows, weight, bias)
+    result = Linear.apply(rows, weight, bias, activation)
     return result if input.ndim == 2 else reshape(result, (*input.shape[:-1], weight.shape[0]))

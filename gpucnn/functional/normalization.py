@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from gpucnn import layout
+from gpucnn import dtypes, layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
-from gpucnn.tensor import Tensor
+from gpucnn.functional.rectified import is_rectified, masked
+from gpucnn.tensor import Tensor, float32
+
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")  # that batch_norm applies itself
 
 
 def _channels_last(array: Any) -> Any:
@@ -29,6 +32,7 @@ class LocalResponseNorm(Function):
     def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
         ctx.save_for_backward(x)
         keep = ctx.needs_input_grad[0]
+        ctx.mask = keep and is_rectified(x)
         y, ctx.kept = x.backend.lrn_forward(_channels_last(x.data), size, alpha, beta, k, keep)
         ctx.constants = size, alpha, beta, k
         return Tensor(_channels_second(y), x.device)
@@ -37,12 +41,16 @@ class LocalResponseNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         dy, x_data = _channels_last(grad.data), _channels_last(x.data)
-        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, *ctx.constants)
-        return Tensor(_channels_second(dx), grad.device), None, None, None, None
+        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, *ctx.constants, ctx.mask)
+        gradient = Tensor(_channels_second(dx), grad.device)
+        return masked(gradient) if ctx.mask else gradient, None, None, None, None
 
 
 class BatchNorm(Function):
-    """(x - mean) / sqrt(var + eps) * weight + bias by channel, mean and variance x's own where ``training``."""
+    """f((x - mean) / sqrt(var + eps) * weight + bias) by channel, mean and variance x's own where ``training``.
+
+    f is the identity or an activation, whose backward computes what it was given anew from x.
+    """
 
     @staticmethod
     def forward(
@@ -55,6 +63,7 @@ class BatchNorm(Function):
         training: bool,
         momentum: float,
         eps: float,
+        activation: str | None,
     ) -> Tensor:
         running = running_mean, running_var
         data = _channels_last(x.data)
@@ -66,14 +75,14 @@ class BatchNorm(Function):
                     if array is not tensor.data:
                         tensor.data[...] = array
                     tensor.modified()
-        ctx.save_for_backward(x, weight, *((None, None) if training else running))
-        ctx.training, ctx.eps = training, eps
-        y = x.backend.batch_norm_forward(data, _statistics(ctx, running), _array(weight), _array(bias), eps)
+        ctx.save_for_backward(x, weight, bias if activation else None, *((None, None) if training else running))
+        ctx.training, ctx.eps, ctx.activation = training, eps, activation
+        y = x.backend.batch_norm_forward(data, _statistics(ctx, running), _array(weight), _array(bias), eps, activation)
         return Tensor(_channels_second(y), x.device)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight, *running = ctx.saved_tensors
+        x, weight, bias, *running = ctx.saved_tensors
         given = grad.backend.batch_norm_backward(
             _channels_last(grad.data),
             _channels_last(x.data),
@@ -82,10 +91,12 @@ class BatchNorm(Function):
             ctx.eps,
             ctx.training,
             ctx.needs_input_grad[:3],
+            _array(bias),
+            ctx.activation,
         )
         dx, dweight, dbias = given
         grads = (None if dx is None else _channels_second(dx), dweight, dbias)
-        return *(None if g is None else Tensor(g, grad.device) for g in grads), None, None, None, None, None
+        return *(None if g is None else Tensor(g, grad.device) for g in grads), *(None,) * 6
 
 
 def _statistics(ctx: Any, running: Sequence[Tensor | None]) -> Any:
@@ -94,7 +105,10 @@ def _statistics(ctx: Any, running: Sequence[Tensor | None]) -> Any:
 
 
 def _array(tensor: Tensor | None) -> Any:
-    return None if tensor is None else layout.contiguous(tensor.data)
+    """The array of a parameter or a statistic (C,), in float32 beside half types."""
+    if tensor is None:
+        return None
+    return layout.contiguous(tensor.to(dtype=float32).data if dtypes.is_half(tensor.dtype) else tensor.data)
 
 
 def batch_norm(
@@ -106,20 +120,24 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    activation: str | None = None,
 ) -> Tensor:
     """(input - mean) / sqrt(var + eps) * weight + bias for each channel of an input (N, C) or (N, C, ...).
 
     While ``training``, mean and variance are those of the input over all axes but the channels', and the running ones
     (C,), where given, are updated in place: running = (1 - momentum) * running + momentum * new, with the unbiased
-    variance. Else the running ones are used. An input without elements leaves them as they are. Source: Ioffe,
-    Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift" (2015).
+    variance. Else the running ones are used. An input without elements leaves them as they are. ``activation`` ("relu",
+    "gelu", "gelu_tanh" or "silu") is applied to the result in the same pass. Beside an input of a half type all others
+    may be float32. Source: Ioffe, Szegedy, "Batch normalization: accelerating deep network training by reducing
+    internal covariate shift" (2015).
 
     Raises ValueError for one value a channel while training, for sizes that disagree, for running statistics that are
     missing in evaluation or of which one is given, and for eps <= 0 (< 0 in evaluation).
     """
     optional = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-    checks.floating("batch_norm", input=input, **given)
+    checks.mixed("batch_norm", input, **given)
+    checks.activation("batch_norm", activation, ACTIVATIONS)
     if input.ndim < 2:
         raise ValueError(f"batch_norm: input must be (N, C) or (N, C, ...), got shape {input.shape}")
     channels = input.shape[1]
@@ -143,7 +161,8 @@ def batch_norm(
     if training and size and size == channels:
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got input {input.shape}")
     statistics = (None, None) if training and not size else (running_mean, running_var)
-    return BatchNorm.apply(input, weight, bias, *statistics, bool(training), float(momentum), float(eps))
+    numbers = float(momentum), float(eps)
+    return BatchNorm.apply(input, weight, bias, *statistics, bool(training), *numbers, activation)
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

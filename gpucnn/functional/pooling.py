@@ -8,6 +8,7 @@ from typing import Any
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
 from gpucnn.functional.convolution import image_memory, image_tensor
+from gpucnn.functional.rectified import keep, pass_on
 from gpucnn.geometry import AdaptivePool2dGeometry, Padding, Pair, Pool2dGeometry, check_output_length
 from gpucnn.tensor import Tensor
 
@@ -21,12 +22,12 @@ class MaxPool2d(Function):
     def forward(ctx: Any, x: Tensor, g: Pool2dGeometry, data_format: str) -> Tensor:
         y, ctx.index = x.backend.max_pool2d_forward(image_memory(x, data_format), g)
         ctx.g, ctx.data_format = g, data_format
-        return image_tensor(y, x, data_format)
+        return keep(ctx, x, image_tensor(y, x, data_format))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         dx = grad.backend.max_pool2d_backward(image_memory(grad, ctx.data_format), ctx.index, ctx.g)
-        return image_tensor(dx, grad, ctx.data_format), None, None
+        return pass_on(ctx, image_tensor(dx, grad, ctx.data_format)), None, None
 
 
 class AvgPool2d(Function):
@@ -52,12 +53,12 @@ class AdaptiveMaxPool2d(Function):
     def forward(ctx: Any, x: Tensor, g: AdaptivePool2dGeometry, data_format: str) -> Tensor:
         y, ctx.index = x.backend.adaptive_max_pool2d_forward(image_memory(x, data_format), g)
         ctx.g, ctx.data_format = g, data_format
-        return image_tensor(y, x, data_format)
+        return keep(ctx, x, image_tensor(y, x, data_format))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         dx = grad.backend.adaptive_max_pool2d_backward(image_memory(grad, ctx.data_format), ctx.index, ctx.g)
-        return image_tensor(dx, grad, ctx.data_format), None, None
+        return pass_on(ctx, image_tensor(dx, grad, ctx.data_format)), None, None
 
 
 class AdaptiveAvgPool2d(Function):

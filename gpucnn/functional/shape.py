@@ -14,6 +14,7 @@ from gpucnn.device import Device
 from gpucnn.device import device as _device
 from gpucnn.functional import checks
 from gpucnn.functional.operands import common_dtype, unbroadcast
+from gpucnn.functional.rectified import keep, pass_on
 from gpucnn.tensor import Tensor, float16, float32, float64, int64
 
 _TO_NHWC = {0: 0, 1: 3, 2: 1, 3: 2}  # an axis of (N, C, H, W) in memory order
@@ -31,14 +32,31 @@ class Reshape(Function):
     def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         ctx.shape = x.shape
         if x.shape == shape:
-            return _alias(x, x.data)
-        return _alias(x, layout.canonical(layout.contiguous(x.data).reshape(shape)))
+            return keep(ctx, x, _alias(x, x.data))
+        return keep(ctx, x, _alias(x, _reshaped(x, shape)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         if grad.shape == ctx.shape:
-            return grad, None
-        return Tensor(layout.canonical(layout.contiguous(grad.data).reshape(ctx.shape)), grad.device), None
+            return pass_on(ctx, grad), None
+        return pass_on(ctx, Tensor(_reshaped(grad, ctx.shape), grad.device)), None
+
+
+def _reshaped(x: Tensor, shape: tuple[int, ...]) -> Any:
+    """The array of ``x`` in another shape, in the memory order of new tensors; copies are the backend's transposes."""
+    array, backend = x.data, x.backend
+    if not backend.computes(array.dtype) or not array.size:
+        return layout.canonical(layout.contiguous(array).reshape(shape))
+    if not array.flags.c_contiguous and layout.is_channels_last(array):
+        n, c, h, w = array.shape
+        array = backend.transpose(layout.memory_view(array).reshape(n, h * w, c))
+        layout.note_copy()
+    array = layout.contiguous(array).reshape(shape)
+    if len(shape) != 4 or layout.is_channels_last(array):
+        return layout.canonical(array)
+    n, c, h, w = shape
+    layout.note_copy()
+    return layout.nchw(backend.transpose(array.reshape(n, c, h * w)).reshape(n, h, w, c))
 
 
 class Permute(Function):
@@ -47,11 +65,11 @@ class Permute(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
         ctx.inverse = tuple(int(axis) for axis in np.argsort(axes))
-        return _alias(x, x.data.transpose(axes))
+        return keep(ctx, x, _alias(x, x.data.transpose(axes)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return Tensor(grad.data.transpose(ctx.inverse), grad.device), None
+        return pass_on(ctx, Tensor(grad.data.transpose(ctx.inverse), grad.device)), None
 
 
 class Expand(Function):
@@ -116,6 +134,19 @@ class Cat(Function):
         lead = (slice(None),) * ctx.axis
         parts = [grad.data[(*lead, slice(end - size, end))] for size, end in zip(ctx.sizes, ends, strict=True)]
         return None, *(Tensor(layout.canonical(part), grad.device) for part in parts)
+
+
+class PadChannels(Function):
+    """Channels of zeros behind those of (N, C, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, added: int) -> Tensor:
+        ctx.channels = x.shape[1]
+        return Tensor(layout.nchw(x.backend.resize_rows(layout.nhwc(x.data), x.shape[1] + added)), x.device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return Tensor(layout.nchw(grad.backend.resize_rows(layout.nhwc(grad.data), ctx.channels)), grad.device), None
 
 
 class To(Function):
@@ -276,6 +307,16 @@ def _same_rank(operator: str, tensors: Sequence[Tensor]) -> None:
     checks.tensors(operator, **{f"tensor {index}": tensor for index, tensor in enumerate(tensors)})
     if len({tensor.ndim for tensor in tensors}) > 1:
         raise ValueError(f"{operator}: ranks must agree, got {', '.join(str(t.shape) for t in tensors)}")
+
+
+def pad_channels(input: Tensor, added: int) -> Tensor:
+    """``input`` (N, C, H, W) with ``added`` channels of zeros behind its own, as ``pad(input, (0, 0, 0, 0, 0, added))``
+    in PyTorch. Raises ValueError for another rank and for ``added`` below 0.
+    """
+    checks.floating("pad_channels", input=input)
+    if input.ndim != 4 or not hasattr(added, "__index__") or int(added) < 0:
+        raise ValueError(f"pad_channels: expected input (N, C, H, W) and added >= 0, got {input.shape} and {added!r}")
+    return PadChannels.apply(input, int(added)) if int(added) else input
 
 
 def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:

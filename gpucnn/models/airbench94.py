@@ -34,10 +34,10 @@ class Conv(nn.Conv2d):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation with its scale fixed at 1; the running figures take 0.4 of each batch's."""
+    """Batch normalisation with its scale fixed at 1, then GELU; the running figures take 0.4 of each batch's."""
 
     def __init__(self, channels: int, device: Any = None, dtype: Any = None) -> None:
-        super().__init__(channels, eps=1e-12, momentum=0.4, device=device, dtype=dtype)
+        super().__init__(channels, eps=1e-12, momentum=0.4, device=device, dtype=dtype, activation="gelu")
         self.weight.requires_grad_(False)
 
 
@@ -54,8 +54,9 @@ class ConvGroup(nn.Module):
         self.norm2 = BatchNorm(channels_out, **place)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.norm1(self.pool(self.conv1(x))))
-        return F.gelu(self.norm2(self.conv2(x)))
+        x = self.norm1(self.pool(self.conv1(x)))
+        y: Tensor = self.norm2(self.conv2(x))
+        return y
 
 
 class Airbench94(nn.Module):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn import functional as F
 from gpucnn.models.registry import register
 from gpucnn.nn import Conv2d, Linear, LocalResponseNorm, MaxPool2d, Module, init
 from gpucnn.tensor import Tensor
@@ -28,15 +27,15 @@ class LectureCNN(Module):
     def __init__(self, num_classes: int = 10, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         place = {"device": device, "dtype": dtype}
-        self.conv1 = Conv2d(3, 64, 5, padding="same", **place)  # 24 x 24 x 64
+        self.conv1 = Conv2d(3, 64, 5, padding="same", activation="relu", **place)  # 24 x 24 x 64
         self.pool1 = MaxPool2d(3, stride=2, padding="same")  # 12 x 12 x 64; pads bottom and right by one only
         # tf.nn.lrn(x, 4, bias=1, alpha=0.001 / 9, beta=0.75)
         self.norm1 = LocalResponseNorm(9, alpha=1e-3, beta=0.75, k=1.0)
-        self.conv2 = Conv2d(64, 64, 5, padding="same", **place)  # 12 x 12 x 64
+        self.conv2 = Conv2d(64, 64, 5, padding="same", activation="relu", **place)  # 12 x 12 x 64
         self.norm2 = LocalResponseNorm(9, alpha=1e-3, beta=0.75, k=1.0)
         self.pool2 = MaxPool2d(3, stride=2, padding="same")  # 6 x 6 x 64 = 2304
-        self.local3 = Linear(2304, 384, **place)
-        self.local4 = Linear(384, 192, **place)
+        self.local3 = Linear(2304, 384, activation="relu", **place)
+        self.local4 = Linear(384, 192, activation="relu", **place)
         self.softmax_linear = Linear(192, num_classes, **place)  # the loss applies the softmax
         self.reset_parameters()
 
@@ -53,10 +52,9 @@ class LectureCNN(Module):
             init.constant_(layer.bias, bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.norm1(self.pool1(F.relu(self.conv1(images))))
-        x = self.pool2(self.norm2(F.relu(self.conv2(x))))
-        x = F.relu(self.local3(x.flatten(1)))
-        x = F.relu(self.local4(x))
+        x = self.norm1(self.pool1(self.conv1(images)))
+        x = self.pool2(self.norm2(self.conv2(x)))
+        x = self.local4(self.local3(x.flatten(1)))
         logits: Tensor = self.softmax_linear(x)
         return logits
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn import nn
-from gpucnn.creation import zeros
-from gpucnn.functional.shape import cat
+from gpucnn.functional.arithmetic import add
 from gpucnn.models.registry import register
 from gpucnn.nn import init
 from gpucnn.tensor import Tensor
@@ -23,7 +22,7 @@ class BasicBlock(nn.Module):
         place = {"device": device, "dtype": dtype}
         self.stride, self.added = stride, channels_out - channels_in
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False, **place)
-        self.norm1 = nn.BatchNorm2d(channels_out, **place)
+        self.norm1 = nn.BatchNorm2d(channels_out, activation="relu", **place)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False, **place)
         self.norm2 = nn.BatchNorm2d(channels_out, **place)
 
@@ -32,15 +31,12 @@ class BasicBlock(nn.Module):
         end.
         """
         if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        if self.added:
-            n, _, h, w = x.shape
-            x = cat([x, zeros(n, self.added, h, w, dtype=x.dtype, device=x.device)], 1)
-        return x
+            x = F.avg_pool2d(x, 1, self.stride)
+        return F.pad_channels(x, self.added) if self.added else x
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = self.norm2(self.conv2(self.norm1(self.conv1(x))))
+        return add(y, self.shortcut(x), activation="relu")
 
 
 class ResNet20(nn.Module):
@@ -70,7 +66,7 @@ class ResNet20(nn.Module):
             raise ValueError(f"ResNet20: expected blocks >= 1 and widths that do not fall, got {blocks} and {widths}")
         place = {"device": device, "dtype": dtype}
         self.conv = nn.Conv2d(self.input_shape[0], widths[0], 3, padding=1, bias=False, **place)
-        self.norm = nn.BatchNorm2d(widths[0], **place)
+        self.norm = nn.BatchNorm2d(widths[0], activation="relu", **place)
         self.stage1 = self._stage(widths[0], widths[0], blocks, 1, place)  # 32 x 32 x 16
         self.stage2 = self._stage(widths[0], widths[1], blocks, 2, place)  # 16 x 16 x 32
         self.stage3 = self._stage(widths[1], widths[2], blocks, 2, place)  # 8 x 8 x 64
@@ -90,9 +86,9 @@ class ResNet20(nn.Module):
         init.zeros_(self.linear.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.conv(images)))
+        x = self.norm(self.conv(images))
         x = self.stage3(self.stage2(self.stage1(x)))
-        logits: Tensor = self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return logits
 
     def parameter_groups(self, weight_decay: float = weight_decay) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn import functional as F
 from gpucnn import nn
 from gpucnn.models.registry import register
 from gpucnn.tensor import Tensor
@@ -17,11 +16,11 @@ class Unit(nn.Module):
         super().__init__()
         place = {"device": device, "dtype": dtype}
         self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False, **place)
-        self.norm = nn.BatchNorm2d(channels_out, **place)
+        self.norm = nn.BatchNorm2d(channels_out, activation="relu", **place)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.pool(F.relu(self.norm(self.conv(x))))
+        y: Tensor = self.pool(self.norm(self.conv(x)))
         return y
 
 

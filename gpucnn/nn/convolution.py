@@ -21,7 +21,7 @@ class Conv2d(Module):
     ``weight`` is (out_channels, in_channels / groups, R, S) and ``bias`` (out_channels,). With ``data_format="NHWC"``
     images are (N, H, W, C) and ``weight`` is (R, S, in_channels / groups, out_channels), as in TensorFlow; one seed
     draws the same filters for both. ``padding`` takes what :func:`gpucnn.functional.conv2d` takes: an int, a pair,
-    ((top, bottom), (left, right)), "valid" or "same".
+    ((top, bottom), (left, right)), "valid" or "same". ``activation="relu"`` gives max(y, 0) in the same pass.
 
     Initial values are PyTorch's: uniform in +- 1 / sqrt(fan_in) for filters and bias. Raises ValueError for channels
     that the groups do not divide, sizes below 1 and for a ``padding_mode`` other than "zeros".
@@ -42,6 +42,7 @@ class Conv2d(Module):
         dtype: Any = None,
         *,
         data_format: str = "NCHW",
+        activation: str | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
@@ -55,6 +56,8 @@ class Conv2d(Module):
         if padding_mode != "zeros":
             raise ValueError(f"Conv2d: padding_mode must be 'zeros', got {padding_mode!r}")
         checks.data_format("Conv2d", data_format)
+        checks.activation("Conv2d", activation, ("relu",))
+        self.activation = activation
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.stride = pair("Conv2d", "stride", stride, 1)
@@ -92,6 +95,7 @@ class Conv2d(Module):
             self.dilation,
             self.groups,
             data_format=self.data_format,
+            activation=self.activation,
         )
 
     def extra_repr(self) -> str:
@@ -106,4 +110,6 @@ class Conv2d(Module):
             parts.append("bias=False")
         if self.data_format != "NCHW":
             parts.append(f"data_format={self.data_format}")
+        if self.activation is not None:
+            parts.append(f"activation={self.activation!r}")
         return ", ".join(parts)

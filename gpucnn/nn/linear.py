@@ -7,6 +7,7 @@ from typing import Any
 
 from gpucnn import functional as F
 from gpucnn.creation import empty
+from gpucnn.functional import checks
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
@@ -17,17 +18,26 @@ class Linear(Module):
     """y (..., out_features) = x (..., in_features) times ``weight`` (out_features, in_features) transposed, plus
     ``bias``.
 
-    Initial values are PyTorch's: uniform in +- 1 / sqrt(in_features). Raises ValueError for features below 1.
+    ``activation="relu"`` gives max(y, 0) in the same pass. Initial values are PyTorch's: uniform in
+    +- 1 / sqrt(in_features). Raises ValueError for features below 1.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: str | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("in_features", in_features), ("out_features", out_features)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"Linear: {name} must be a positive int, got {value!r}")
-        self.in_features, self.out_features = in_features, out_features
+        checks.activation("Linear", activation, ("relu",))
+        self.in_features, self.out_features, self.activation = in_features, out_features, activation
         self.weight = Parameter(empty(out_features, in_features, dtype=dtype, device=device))
         self.bias: Any  # a Parameter, or None
         self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype, device=device)) if bias else None)
@@ -41,10 +51,11 @@ class Linear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight, self.bias)
+        return F.linear(input, self.weight, self.bias, self.activation)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        parts = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return parts if self.activation is None else f"{parts}, activation={self.activation!r}"
 
 
 class Flatten(Module):

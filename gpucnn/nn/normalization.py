@@ -8,6 +8,8 @@ import numpy as np
 
 from gpucnn import functional as F
 from gpucnn.creation import ones, tensor, zeros
+from gpucnn.functional import checks
+from gpucnn.functional.normalization import ACTIVATIONS
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
@@ -56,6 +58,7 @@ class _BatchNorm(Module):
         dtype: Any = None,
         *,
         bias: bool = True,
+        activation: str | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -63,7 +66,8 @@ class _BatchNorm(Module):
             raise ValueError(f"{name}: num_features must be a positive int, got {num_features!r}")
         if not eps >= 0:
             raise ValueError(f"{name}: eps must be at least 0, got {eps!r}")
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        checks.activation(name, activation, ACTIVATIONS)
+        self.num_features, self.eps, self.momentum, self.activation = num_features, eps, momentum, activation
         self.affine, self.track_running_stats = affine, track_running_stats
         for parameter, wanted in (("weight", affine), ("bias", affine and bias)):
             values = ones(num_features, dtype=dtype, device=device) if wanted else None
@@ -102,16 +106,17 @@ class _BatchNorm(Module):
         tracked = self.num_batches_tracked if self.training and self.track_running_stats else None
         if tracked is not None and self.momentum is None:
             momentum = 1.0 / (int(tracked) + 1)
-        result = F.batch_norm(input, mean, var, self.weight, self.bias, training, momentum, self.eps)
+        result = F.batch_norm(input, mean, var, self.weight, self.bias, training, momentum, self.eps, self.activation)
         if tracked is not None:
             tracked.add_(1)  # only now: an input that batch_norm refuses does not count
         return result
 
     def extra_repr(self) -> str:
-        return (
+        parts = (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine},"
             f" bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
+        return parts if self.activation is None else f"{parts}, activation={self.activation!r}"
 
 
 class BatchNorm1d(_BatchNorm):
@@ -123,7 +128,7 @@ class BatchNorm1d(_BatchNorm):
     averages over the batches seen, ``num_batches_tracked`` of them. Without ``track_running_stats`` there are none, and
     the batch's own serve in evaluation too. ``weight`` and ``bias`` (``num_features``,) start at 1 and 0 and are None
     without ``affine``; ``bias=False`` leaves the shift out. A scale or shift that ``requires_grad_(False)`` froze costs
-    no gradient.
+    no gradient. ``activation`` ("relu", "gelu", "gelu_tanh" or "silu") is applied to the result in the same pass.
 
     Ioffe, Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift"
     (2015). Raises ValueError for ``num_features`` below 1 and, when called, for an input of another rank or with one

@@ -105,6 +105,11 @@ CASES: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
     "cross_entropy of each": (lambda a: F.cross_entropy(a, labels, "none"), [values(3, 4)]),
     "cross_entropy, smoothed": (lambda a: F.cross_entropy(a, labels, label_smoothing=0.3), [values(3, 4)]),
     "cross_entropy of each, smoothed": (lambda a: F.cross_entropy(a, labels, "none", 0.2), [values(3, 4)]),
+    "cross_entropy_with_correct": (
+        lambda a: F.cross_entropy_with_correct(a, labels, "sum", 0.1)[0] * 0.5,
+        [values(3, 4)],
+    ),
+    "pad_channels": (lambda a: F.pad_channels(a, 3), [values(2, 2, 2, 3)]),
     "conv2d, all at once": (
         lambda x, w, b: F.conv2d(x, w, b, (2, 1), ((1, 0), (2, 1)), (1, 2), 2),
         [values(2, 4, 6, 7), values(4, 2, 3, 2), values(4)],

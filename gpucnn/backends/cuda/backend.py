@@ -15,6 +15,7 @@ import numpy as np
 
 from gpucnn import dtypes
 from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
+from gpucnn.backends.capture import NotCapturable, refuse_read
 from gpucnn.backends.cuda import (
     activation,
     adaptive_pool2d,
@@ -36,13 +37,11 @@ from gpucnn.backends.cuda import (
     scatter,
 )
 from gpucnn.backends.cuda.counters import Counters
-from gpucnn.backends.capture import NotCapturable, refuse_read
 from gpucnn.backends.launch import Launcher
 from gpucnn.backends.updates import ALONE, Along, Row
 from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
 from gpucnn.layout import memory_axes
 from gpucnn.random import Purpose
-
 
 NEEDS = {"float32": 0, "float16": 75, "tf32": 80, "bfloat16": 80}  # the least compute capability of each precision
 

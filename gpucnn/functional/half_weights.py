@@ -1,0 +1,129 @@
+"""Weights rounded to a half type: kept as long as the weights stay, and all rounded again in one launch.
+
+A step changes all weights of a network at once. The first of them that is asked for afterwards has every other one
+rounded with it that was in use since the last time, into the same memory as before: a captured step finds its copies
+where they were.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from gpucnn import dtypes, layout
+from gpucnn.backends.launch import address
+from gpucnn.precision import half_dtype
+from gpucnn.tensor import Tensor, float32
+
+Array = Any
+State = tuple[int, int, int]  # of a weight: its version (the object and its count), and where it lies
+
+
+class _Copy:
+    """One weight's rounded copy, of its shape and memory order."""
+
+    __slots__ = ("array", "backend", "state", "used", "weight")
+
+    def __init__(self, weight: Tensor, dtype: Any, forget: Any) -> None:
+        self.weight = weakref.ref(weight, forget)
+        self.backend = weight.backend
+        view = layout.memory_view(weight.data)
+        array = self.backend.empty(view.shape, dtype)  # type: ignore[attr-defined]
+        self.array = array.transpose(np.argsort(layout.memory_axes(weight.data)).tolist()) if weight.ndim else array
+        self.state: State | None = None
+        self.used = 0  # in which round
+
+
+class _Copies:
+    """All copies, by the identity of the weight and the dtype. A round begins when weights are rounded again."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.known: dict[tuple[int, str], _Copy] = {}
+        self.round = 0
+
+    def get(self, weight: Tensor, dtype: Any) -> Array:
+        with self.lock:
+            copy = self._copy(weight, dtype)
+            if copy.state != _state(weight):
+                self._round_again(copy, dtype)
+            copy.used = self.round
+            return copy.array
+
+    def _copy(self, weight: Tensor, dtype: Any) -> _Copy:
+        key = id(weight), dtype.name
+        copy = self.known.get(key)
+        fits = copy is not None and copy.weight() is weight and copy.backend is weight.backend
+        if copy is None or not fits or copy.array.shape != weight.shape or copy.array.strides != _halved(weight):
+
+            def forget(reference: Any) -> None:
+                with self.lock:
+                    if key in self.known and self.known[key].weight is reference:
+                        del self.known[key]
+
+            copy = self.known[key] = _Copy(weight, dtype, forget)
+        return copy
+
+    def _round_again(self, wanted: _Copy, dtype: Any) -> None:
+        """Rounds ``wanted`` and what else is out of date and was in use in the round of its last use."""
+        group = []
+        for copy in list(self.known.values()):
+            weight = copy.weight()
+            if weight is None or copy.backend is not wanted.backend or copy.array.dtype != dtype:
+                continue
+            same_round = copy is wanted or (copy.used == wanted.used and copy.state is not None)
+            if same_round and copy.state != _state(weight) and weight.data.dtype == float32:
+                group.append((copy, weight))
+        arrays = [layout.memory_view(weight.data) for _, weight in group]
+        wanted.backend.cast_all(arrays, [layout.memory_view(copy.array) for copy, _ in group])
+        for copy, weight in group:
+            copy.state = _state(weight)
+        self.round += 1
+        for copy, _ in group:
+            copy.used = self.round
+
+
+_copies = _Copies()
+
+
+def _state(weight: Tensor) -> State:
+    return id(weight.version), weight.version.count, address(weight.data)
+
+
+def _halved(weight: Tensor) -> tuple[int, ...]:
+    return tuple(stride // 2 for stride in weight.data.strides)
+
+
+def rounded(weight: Tensor, dtype: Any) -> Array:
+    """The array of ``weight`` in the half ``dtype``, of its shape and memory order; itself where it is of that dtype.
+
+    A leaf's float32 weights are rounded once for each change of theirs, results of operators each time.
+    """
+    if weight.dtype == dtype:
+        return weight.data
+    if weight.is_leaf and weight.dtype == float32 and weight.numel() and layout.is_dense(weight.data):
+        return _copies.get(weight, dtype)
+    return weight.detach().to(dtype=float32).to(dtype=dtype).data
+
+
+def operand(operator: str, x: Tensor) -> tuple[Tensor, Any]:
+    """``x`` as a product takes it, and the half dtype that it computes in, None for that of ``x``.
+
+    Under a half precision ``x`` is rounded to it; else the dtype of ``x`` decides.
+    """
+    half = half_dtype(x.device, operator)
+    if half is None:
+        half = x.dtype if dtypes.is_half(x.dtype) else None
+    elif x.dtype != half:
+        x = x.to(dtype=float32).to(dtype=half)
+    return x, half
+
+
+def parameter(bias: Tensor | None) -> Array | None:
+    """The array of a bias, which is float32 beside arrays of half types."""
+    if bias is None:
+        return None
+    return bias.to(dtype=float32).data if dtypes.is_half(bias.dtype) else bias.data
