@@ -11,7 +11,7 @@ from gpucnn.autograd import running_on
 from gpucnn.backends.updates import Along, Row, Scalars
 from gpucnn.layout import memory_view
 from gpucnn.nn.state import clear_grad
-from gpucnn.optim.memory import capturing, filled_like, matched, suits, zeros_like
+from gpucnn.optim.memory import before_replays, capturing, filled_like, matched, suits, zeros_like
 from gpucnn.optim.optimizer import Optimizer, Params
 from gpucnn.tensor import Tensor
 
@@ -215,6 +215,7 @@ def launch(
     groups: dict[tuple[Any, ...], tuple[Scaled | None, list[_Member]]] = {}
     for optimizer, pairs, scaled in parts:
         optimizer._moved = [parameter for _, parameter in pairs]
+        before_replays(optimizer._moved, optimizer.prepare)
         for group, parameter in pairs:
             marks = None if scaled is None else (id(scaled.found_inf), scaled.inverse_scale is None)
             key = (optimizer.primitive, parameter.device, parameter.dtype, optimizer.extra(group), marks)

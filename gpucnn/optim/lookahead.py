@@ -10,7 +10,7 @@ from gpucnn.autograd import running_on
 from gpucnn.backends.updates import LookaheadNumbers, Scalars
 from gpucnn.device import Device
 from gpucnn.layout import memory_view
-from gpucnn.optim.memory import capturing
+from gpucnn.optim.memory import before_replays, capturing
 from gpucnn.optim.moving_average import MovingAverage
 from gpucnn.optim.optimizer import Optimizer
 from gpucnn.tensor import Tensor
@@ -82,6 +82,9 @@ class Lookahead(Optimizer):
     def prepare(self) -> None:
         """The host's part of the next step, for a captured step that is replayed afterwards, on the current stream."""
         self.optimizer.prepare()
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._begin()
         if not self.steps % self.k:
             for tensor in self.slow.tensors():
@@ -93,6 +96,7 @@ class Lookahead(Optimizer):
         """
         if not replayed:
             self._begin()
+        before_replays(self.slow.parameters, self._prepare)
         self._launch(replayed or not self.steps % self.k)
 
     def _begin(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gpucnn import layout
@@ -32,7 +32,7 @@ def matched(tensor: Tensor, other: Tensor) -> Array:
     """The array of ``tensor`` (shape as ``other``) seen in the memory order of ``other``; a copy only where the orders
     differ.
     """
-    if tensor.data.strides == other.data.strides:
+    if _lie_alike(tensor.data, other.data):
         return layout.memory_view(tensor.data)
     with tensor.backend.context():
         return layout.contiguous(tensor.data.transpose(layout.memory_axes(other.data)))
@@ -43,10 +43,26 @@ def suits(tensor: Tensor, parameter: Tensor) -> bool:
     return (
         tensor.device == parameter.device
         and tensor.dtype == parameter.dtype
-        and tensor.data.strides == parameter.data.strides
+        and _lie_alike(tensor.data, parameter.data)
     )
+
+
+def _lie_alike(array: Array, other: Array) -> bool:
+    """Whether two arrays of one shape have their elements in the same order. Strides of axes of one element say
+    nothing: NumPy and CuPy put there what they like.
+    """
+    strides = zip(array.strides, other.strides, array.shape, strict=True)
+    return all(mine == its or size == 1 for mine, its, size in strides)
 
 
 def capturing(tensors: Iterable[Tensor]) -> bool:
     """Whether launches on the device of any of ``tensors`` are being captured, so that the host may only launch."""
     return any(getattr(getattr(tensor.backend, "engine", None), "capturing", False) for tensor in tensors)
+
+
+def before_replays(tensors: Iterable[Tensor], prepare: Callable[[], None]) -> None:
+    """If launches on the device of any of ``tensors`` are being captured: ``prepare()`` comes before each replay."""
+    for tensor in tensors:
+        if capturing([tensor]):
+            tensor.backend.engine.capture.before_replay(prepare)  # type: ignore[attr-defined]
+            return

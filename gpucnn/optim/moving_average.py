@@ -12,7 +12,7 @@ from gpucnn.backends.updates import AverageNumbers, Row, Scalars
 from gpucnn.device import Device
 from gpucnn.layout import memory_view
 from gpucnn.nn.state import as_tensor_or_array
-from gpucnn.optim.memory import capturing, copy_of, suits, zeros_like
+from gpucnn.optim.memory import before_replays, capturing, copy_of, suits, zeros_like
 from gpucnn.tensor import Tensor
 
 
@@ -119,6 +119,7 @@ class MovingAverage:
 
     def launch(self, without: Mapping[int, Tensor] | None = None) -> None:
         """The launches of an update that has begun, but for the parameters whose ids are ``without``."""
+        before_replays(self.tensors(), self.prepare)
         launches: dict[tuple[Device, Any], list[tuple[Tensor, Tensor]]] = {}
         for tensor, average in zip(self.tensors(), self.all_averages(), strict=True):
             if without is None or id(tensor) not in without:
