@@ -15,6 +15,7 @@ from gpucnn.data.adapt import Adapt
 from gpucnn.data.transforms import LectureEval, LectureTrain, MNISTNormalize, Normalize
 from gpucnn.device import device
 from gpucnn.dtypes import as_dtype
+from tests.support.tolerance import assert_close
 
 COLOUR = Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 GREY = MNISTNormalize()
@@ -75,6 +76,32 @@ def test_the_device_makes_the_bits_of_the_host(place: str, name: str) -> None:
         assert len(batches) == 3 and batches[-1][1].shape == (3,)
         for number, batch in enumerate(batches):
             _assert_equal(batch, loader.host_batch(epoch, number))
+
+
+def _lecture_by_steps(images: Any, draws: Any, size: int, dtype: Any) -> tuple[Any, Any]:
+    """The tutorial's distortions one by one, and the same of absolute values."""
+    values, scales = [], []
+    for image, (top, left, flip, brightness, contrast) in zip(images, draws.astype(np.float64), strict=True):
+        i, j = int(top * (image.shape[0] - size + 1)), int(left * (image.shape[1] - size + 1))
+        x = image[i : i + size, j : j + size].astype(dtype)
+        x = x[:, ::-1] if flip < 0.5 else x
+        shift, factor = dtype((2 * brightness - 1) * 63), dtype(0.2 + contrast * 1.6)
+        mean = (x + shift).mean(axis=(0, 1))
+        z = (x + shift - mean) * factor + mean
+        divisor = max(z.std(), dtype(1 / np.sqrt(x.size)))
+        values.append((z - z.mean()) / divisor)
+        scales.append(((x + abs(shift) + abs(mean)) * factor + abs(mean) + abs(z.mean())) / divisor)
+    return np.array(values), np.array(scales)
+
+
+def test_pixels_keep_to_the_formula_in_float64(place: str) -> None:
+    dataset = _dataset()
+    loader = ResidentLoader(dataset, 13, transform=LectureTrain(7), seed=21, device=place)
+    images, _ = loader.make(2, 0)
+    draws = random.uniform((13, 5), (21, 2, random.Purpose.AUGMENT))
+    expected, scale = _lecture_by_steps(dataset.images, draws, 7, np.float64)
+    plain, _ = _lecture_by_steps(dataset.images, draws, 7, np.float32)
+    assert_close(images.numpy().transpose(0, 2, 3, 1), expected, scale, plain)
 
 
 def test_square_images_of_the_usual_size_in_a_late_epoch(place: str) -> None:
