@@ -110,7 +110,7 @@ class GradScaler:
         given = _fused(optimizers)
         for optimizer in given:
             if id(optimizer) in self._unscaled:
-                raise RuntimeError(f"GradScaler.unscale_: {optimizer.name} was unscaled already since the last update()")
+                raise RuntimeError(f"GradScaler.unscale_: {optimizer.name} was unscaled since the last update()")
         self._check([(optimizer, optimizer.updated()) for optimizer in given], unscale=True)
         self._unscaled |= {id(optimizer) for optimizer in given}
 

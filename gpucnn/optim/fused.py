@@ -11,7 +11,7 @@ from gpucnn.autograd import running_on
 from gpucnn.backends.updates import Along, Row, Scalars
 from gpucnn.layout import memory_view
 from gpucnn.nn.state import clear_grad
-from gpucnn.optim.memory import before_replays, capturing, filled_like, matched, suits, zeros_like
+from gpucnn.optim.memory import filled_like, lie_alike, matched, replayed, suits, zeros_like
 from gpucnn.optim.optimizer import Optimizer, Params
 from gpucnn.tensor import Tensor
 
@@ -86,18 +86,26 @@ class FusedOptimizer(Optimizer):
         """
         loss = self.evaluate(closure)
         pairs = self.updated()
-        if not capturing(parameter for _, parameter in pairs):
-            self.begin(pairs)
+        self.begin_or_register(pairs)
         launch([(self, pairs, None)], zero_gradients=zero_grad)
         return loss
 
     def prepare(self) -> None:
-        """The host's part of the next step, for a captured step that is replayed afterwards, on the current stream: it
-        moves the parameters that the last launches did. :meth:`step` does this by itself when nothing is captured.
+        """The host's part of a step that is replayed afterwards, on the current stream, for the parameters that the
+        last launches moved. Steps captured by :func:`gpucnn.cuda.graph` do this by themselves.
         """
         moved = {id(parameter) for parameter in self._moved}
-        pairs = [(group, p) for group in self.param_groups for p in group["params"] if id(p) in moved]
-        self.begin(pairs)
+        self._again([(group, p) for group in self.param_groups for p in group["params"] if id(p) in moved])
+
+    def begin_or_register(self, pairs: Pairs, scaled: bool = False) -> None:
+        """:meth:`begin`, or, while a step is captured, only its registration for the replays."""
+        if not replayed(self, (parameter for _, parameter in pairs), lambda: self._again(pairs, scaled)):
+            self.begin(pairs, scaled)
+
+    def _again(self, pairs: Pairs, scaled: bool = False) -> None:
+        groups = {id(p): group for group in self.param_groups for p in group["params"]}  # others after a load
+        pairs = [(groups.get(id(parameter), group), parameter) for group, parameter in pairs]
+        self.begin(pairs, scaled)
         for group, parameter in pairs:
             parameter.modified()
             for name in self.arrays(group):
@@ -215,7 +223,6 @@ def launch(
     groups: dict[tuple[Any, ...], tuple[Scaled | None, list[_Member]]] = {}
     for optimizer, pairs, scaled in parts:
         optimizer._moved = [parameter for _, parameter in pairs]
-        before_replays(optimizer._moved, optimizer.prepare)
         for group, parameter in pairs:
             marks = None if scaled is None else (id(scaled.found_inf), scaled.inverse_scale is None)
             key = (optimizer.primitive, parameter.device, parameter.dtype, optimizer.extra(group), marks)
@@ -273,5 +280,5 @@ def _zeroed(parameter: Tensor) -> None:
     """Notes that a gradient was zeroed; one whose memory order differs was a copy, and is zeroed here."""
     assert parameter.grad is not None
     parameter.grad.modified()
-    if parameter.grad.data.strides != parameter.data.strides:
+    if not lie_alike(parameter.grad.data, parameter.data):
         clear_grad(parameter, set_to_none=False)

@@ -10,7 +10,7 @@ from gpucnn.autograd import running_on
 from gpucnn.backends.updates import LookaheadNumbers, Scalars
 from gpucnn.device import Device
 from gpucnn.layout import memory_view
-from gpucnn.optim.memory import before_replays, capturing
+from gpucnn.optim.memory import replayed
 from gpucnn.optim.moving_average import MovingAverage
 from gpucnn.optim.optimizer import Optimizer
 from gpucnn.tensor import Tensor
@@ -76,28 +76,26 @@ class Lookahead(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = self.optimizer.step(closure)
-        self.follow(capturing(self.slow.parameters))
+        self.follow()
         return loss
 
     def prepare(self) -> None:
-        """The host's part of the next step, for a captured step that is replayed afterwards, on the current stream."""
         self.optimizer.prepare()
-        self._prepare()
+        self._again()
 
-    def _prepare(self) -> None:
-        self._begin()
-        if not self.steps % self.k:
-            for tensor in self.slow.tensors():
-                tensor.modified()
-
-    def follow(self, replayed: bool = False) -> None:
-        """What a step does after the inner optimizer's: it is counted, and every ``k`` steps the weights come together.
-        ``replayed``: the step is captured, so it is counted later, by :meth:`prepare`.
+    def follow(self) -> None:
+        """What a step does after the inner optimizer's: it is counted, and every ``k`` steps the weights come
+        together.
         """
-        if not replayed:
+        captured = replayed(self, self.slow.tensors(), self._again)
+        if not captured:
             self._begin()
-        before_replays(self.slow.parameters, self._prepare)
-        self._launch(replayed or not self.steps % self.k)
+        self._launch(captured or not self.steps % self.k)
+
+    def _again(self) -> None:
+        self._begin()
+        for tensor in self.slow.tensors() if not self.steps % self.k else []:
+            tensor.modified()
 
     def _begin(self) -> None:
         active = (self.steps + 1) % self.k == 0

@@ -32,7 +32,7 @@ def matched(tensor: Tensor, other: Tensor) -> Array:
     """The array of ``tensor`` (shape as ``other``) seen in the memory order of ``other``; a copy only where the orders
     differ.
     """
-    if _lie_alike(tensor.data, other.data):
+    if lie_alike(tensor.data, other.data):
         return layout.memory_view(tensor.data)
     with tensor.backend.context():
         return layout.contiguous(tensor.data.transpose(layout.memory_axes(other.data)))
@@ -41,13 +41,11 @@ def matched(tensor: Tensor, other: Tensor) -> Array:
 def suits(tensor: Tensor, parameter: Tensor) -> bool:
     """Whether an optimizer's tensor still lies as its parameter does (a module may have been moved since)."""
     return (
-        tensor.device == parameter.device
-        and tensor.dtype == parameter.dtype
-        and _lie_alike(tensor.data, parameter.data)
+        tensor.device == parameter.device and tensor.dtype == parameter.dtype and lie_alike(tensor.data, parameter.data)
     )
 
 
-def _lie_alike(array: Array, other: Array) -> bool:
+def lie_alike(array: Array, other: Array) -> bool:
     """Whether two arrays of one shape have their elements in the same order. Strides of axes of one element say
     nothing: NumPy and CuPy put there what they like.
     """
@@ -55,14 +53,30 @@ def _lie_alike(array: Array, other: Array) -> bool:
     return all(mine == its or size == 1 for mine, its, size in strides)
 
 
-def capturing(tensors: Iterable[Tensor]) -> bool:
-    """Whether launches on the device of any of ``tensors`` are being captured, so that the host may only launch."""
-    return any(getattr(getattr(tensor.backend, "engine", None), "capturing", False) for tensor in tensors)
+class _Before:
+    """What is done before each replay of a captured step, and whose it is."""
+
+    def __init__(self, owner: Any, work: Callable[[], None]) -> None:
+        self.owner, self.work = owner, work
+
+    def __call__(self) -> None:
+        self.work()
 
 
-def before_replays(tensors: Iterable[Tensor], prepare: Callable[[], None]) -> None:
-    """If launches on the device of any of ``tensors`` are being captured: ``prepare()`` comes before each replay."""
+def replayed(owner: Any, tensors: Iterable[Tensor], work: Callable[[], None]) -> bool:
+    """Whether launches on the device of any of ``tensors`` are being captured, so that the host may only launch. Then
+    ``work``, the host's part of this step of ``owner``, is done before each replay.
+
+    Raises RuntimeError for a second step of the same owner in one capture, whose numbers would be the first's.
+    """
     for tensor in tensors:
-        if capturing([tensor]):
-            tensor.backend.engine.capture.before_replay(prepare)  # type: ignore[attr-defined]
-            return
+        engine = getattr(tensor.backend, "engine", None)
+        if engine is None or not engine.capturing:
+            continue
+        if any(getattr(known, "owner", None) is owner for known in engine.capture.before):
+            raise RuntimeError(
+                f"{type(owner).__name__}: it steps twice in a step that is captured; capture each on its own"
+            )
+        engine.capture.before_replay(_Before(owner, work))
+        return True
+    return False

@@ -12,7 +12,7 @@ from gpucnn.backends.updates import AverageNumbers, Row, Scalars
 from gpucnn.device import Device
 from gpucnn.layout import memory_view
 from gpucnn.nn.state import as_tensor_or_array
-from gpucnn.optim.memory import before_replays, capturing, copy_of, suits, zeros_like
+from gpucnn.optim.memory import copy_of, replayed, suits, zeros_like
 from gpucnn.tensor import Tensor
 
 
@@ -70,17 +70,21 @@ class MovingAverage:
         """Takes the parameters and buffers of now into the averages, all of a device in one launch; ``decay`` stands
         for the usual one this time.
         """
-        if not capturing(self.tensors()):
-            self.begin(decay)
+        self.begin_or_register(decay)
         self.launch()
 
     # What update is made of: the host's part, and launches. `step_all` lets the optimizers' launches do some of it.
 
-    def prepare(self) -> None:
-        """The host's part of the next update, for a captured step that is replayed afterwards, on the current
-        stream.
+    def begin_or_register(self, decay: float | None = None) -> None:
+        """:meth:`begin`, or, while a step is captured, only its registration for the replays."""
+        if not replayed(self, self.tensors(), lambda: self.prepare(decay)):
+            self.begin(decay)
+
+    def prepare(self, decay: float | None = None) -> None:
+        """The host's part of an update that is replayed afterwards, on the current stream. Steps captured by
+        :func:`gpucnn.cuda.graph` do this by themselves.
         """
-        self.begin()
+        self.begin(decay)
         for average in self.all_averages():
             average.modified()
 
@@ -119,7 +123,6 @@ class MovingAverage:
 
     def launch(self, without: Mapping[int, Tensor] | None = None) -> None:
         """The launches of an update that has begun, but for the parameters whose ids are ``without``."""
-        before_replays(self.tensors(), self.prepare)
         launches: dict[tuple[Device, Any], list[tuple[Tensor, Tensor]]] = {}
         for tensor, average in zip(self.tensors(), self.all_averages(), strict=True):
             if without is None or id(tensor) not in without:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpucnn.backends.updates import MuonNumbers
-from gpucnn.layout import memory_axes
+from gpucnn.layout import memory_axes, memory_view
 from gpucnn.optim.fused import FusedOptimizer
 from gpucnn.optim.optimizer import Params, check_not_negative
 from gpucnn.tensor import Tensor
@@ -24,15 +24,14 @@ class Muon(FusedOptimizer):
 
     buffer = momentum * buffer + (1 - momentum) * gradient, from zeros; d = momentum * buffer + (1 - momentum) *
     gradient with ``nesterov``, else the buffer; with ``renormalize`` p is scaled to Frobenius norm sqrt(K); p *= 1 - lr
-    * weight_decay; p -= lr * factor * orthogonalize(d), by Newton-Schulz iterations: x = d / max(|d|, eps), then
-    ``ns_steps`` times x = a x + (b A + c A A) x with A = x x^T, (a, b, c) being ``ns_coefficients``. The factor is sqrt(max(1, K / M))
-    where ``adjust_lr_fn`` is None or "original", and 0.2 * sqrt(max(K, M)) for "match_rms_adamw". Parameters without a
-    gradient are left alone.
+    * weight_decay; p -= lr * factor * orthogonalize(d). The factor is sqrt(max(1, K / M)) where ``adjust_lr_fn`` is
+    None or "original", and 0.2 * sqrt(max(K, M)) for "match_rms_adamw". orthogonalize is a Newton-Schulz iteration, x =
+    d / max(|d|, eps), then ``ns_steps`` times x = a x + (b A + c A A) x with A = x x^T and (a, b, c) =
+    ``ns_coefficients``. Parameters without a gradient are left alone.
 
     All but the norms is computed in the dtype of the parameters (PyTorch orthogonalizes in bfloat16). On a GPU matrices
     of all shapes go through the same 2 + 3 * ns_steps launches; on ``cpu`` those of one shape and equal options are a
-    batch. Filters are those of ``data_format="NCHW"``
-    layers, whose first axis is K.
+    batch. Filters are those of ``data_format="NCHW"`` layers, whose first axis is K.
 
     Method: K. Jordan and others, "Muon: an optimizer for hidden layers in neural networks", 2024; ``renormalize`` is
     from his airbench94. Raises ValueError for options out of range and for parameters of fewer than two axes.
@@ -110,16 +109,11 @@ class Muon(FusedOptimizer):
         return MuonNumbers(lr * factor, 1.0 - lr * decay, momentum, 1.0 - momentum, eps, *switches, a, b, c)
 
     def view(self, parameter: Tensor, array: Array) -> Array:
-        axis = _row_axis(parameter)
-        return array.reshape(math.prod(array.shape[:axis]), array.shape[axis], math.prod(array.shape[axis + 1 :]))
+        axis, sizes = memory_axes(parameter.data).index(0), memory_view(parameter.data).shape
+        return array.reshape(math.prod(sizes[:axis]), sizes[axis], math.prod(sizes[axis + 1 :]))
 
 
 def _factor(adjust_lr_fn: str | None, rows: int, columns: int) -> float:
     if adjust_lr_fn == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))
     return math.sqrt(max(1.0, rows / columns))
-
-
-def _row_axis(parameter: Tensor) -> int:
-    """Where the parameter's first axis stands in the order of its memory."""
-    return memory_axes(parameter.data).index(0)

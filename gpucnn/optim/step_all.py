@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from gpucnn.optim.fused import FusedOptimizer, Part, launch
 from gpucnn.optim.lookahead import Lookahead
-from gpucnn.optim.memory import capturing
 from gpucnn.optim.moving_average import MovingAverage
 from gpucnn.optim.optimizer import Optimizer
 
@@ -16,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def prepare_all(optimizers: Iterable[Optimizer], average: MovingAverage | None = None) -> None:
-    """The host's part of the next :func:`step_all`, for a captured step that is replayed afterwards: counts and numbers
-    (learning rates, bias corrections, decays) are brought up to date and copied to the device, on the current stream.
+    """The host's part of a :func:`step_all` that is replayed afterwards: counts and numbers (learning rates, bias
+    corrections, decays) are brought up to date and copied to the device, on the current stream. Steps captured by
+    :func:`gpucnn.cuda.graph` do this by themselves.
     """
     for optimizer in optimizers:
         optimizer.prepare()
@@ -38,19 +38,15 @@ def step_all(
     the way, and the optimizers skip on the device where any gradient is infinite or NaN; ``scaler.update()`` is still
     to be called. ``zero_grad`` leaves the gradients at zero, in the same launch.
 
-    While a step is captured this only launches: see :func:`prepare_all`.
+    While a step is captured this only launches, and the host's part is done before each replay.
     """
     given = list(optimizers)
     inner = [optimizer.optimizer if isinstance(optimizer, Lookahead) else optimizer for optimizer in given]
     fused = [(optimizer, optimizer.updated()) for optimizer in inner if isinstance(optimizer, FusedOptimizer)]
-    replayed = (
-        capturing(parameter for group in given[0].param_groups for parameter in group["params"]) if given else False
-    )
-    if not replayed:
-        for optimizer, pairs in fused:
-            optimizer.begin(pairs, scaled=scaler is not None)
-        if average is not None:
-            average.begin()
+    for optimizer, pairs in fused:
+        optimizer.begin_or_register(pairs, scaled=scaler is not None)
+    if average is not None:
+        average.begin_or_register()
     parts: list[Part] = [(optimizer, pairs, None) for optimizer, pairs in fused]
     if scaler is not None:
         parts = scaler.checked(fused)
@@ -58,10 +54,10 @@ def step_all(
     alone = average is None or len(fused) < len(inner) or any(isinstance(each, Lookahead) for each in given)
     covered = {} if alone or average is None else average.covered(p for _, pairs in fused for _, p in pairs)
     launch(parts, covered, None if average is None else average.rows(), zero_grad)
-    for each, optimizer in zip(given, inner, strict=True):
-        if not isinstance(optimizer, FusedOptimizer):
-            optimizer.step()
+    for each, own in zip(given, inner, strict=True):
+        if not isinstance(own, FusedOptimizer):
+            own.step()
         if isinstance(each, Lookahead):
-            each.follow(replayed)
+            each.follow()
     if average is not None:
         average.launch(without=covered)

@@ -15,7 +15,7 @@ from tests.numpy_backend.geometries import normal
 from tests.support.tolerance import assert_close
 from tests.support.updates import average_row, rows
 
-# (outer, K, inner): one row, one column, odd sizes, wide, tall, K in the middle, more than one tile, more than a stage, an empty one.
+# (outer, K, inner): one row, one column, odd sizes, wide, tall, K in the middle, several tiles and stages, empty ones.
 SHAPES = [
     (1, 1, 7), (1, 7, 1), (1, 1, 1), (1, 5, 21), (1, 21, 5), (3, 4, 6), (5, 9, 1), (2, 17, 3), (1, 33, 70), (1, 70, 33),
     (1, 65, 131), (0, 4, 3), (4, 3, 0),

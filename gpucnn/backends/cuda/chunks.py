@@ -33,14 +33,18 @@ def launch(
     is complete, others may hold None. The kernel takes a table of pointers for each list (a null pointer for a list of
     None), what is ``before`` the sizes, first_chunk and sizes, how many arrays there are, and ``arguments``.
     """
-    places = [place for place, array in enumerate(lists[0]) if array is not None and array.size]
-    first_chunk, sizes, chunks = tables_of(backend, tuple(int(lists[0][place].size) for place in places))
+    places = [place for place, array in enumerate(lists[0]) if _size(array)]
+    first_chunk, sizes, chunks = tables_of(backend, tuple(_size(lists[0][place]) for place in places))
     if not chunks:
         return 0
     tables = [_table([arrays[place] for place in places]) for arrays in lists]
     grid = min(chunks, MAX_BLOCKS)
     backend.launch(source, kernel, grid, THREADS, *tables, *before, first_chunk, sizes, len(places), *arguments)
     return chunks
+
+
+def _size(array: Array | None) -> int:
+    return 0 if array is None else int(array.size)
 
 
 def _table(arrays: Sequence[Array | None]) -> list[Array | None] | None:
