@@ -253,7 +253,8 @@ Fiber* lane_of(Fiber* fiber, int lane) {
 // ---- warp collectives -----------------------------------------------------------------------------------------------
 
 bool all_lanes_arrived(Fiber* self) {
-  if (state.at_warp[self->linear / 32] < __builtin_popcount(self->mask)) return false;
+  int there = state.at_warp[self->linear / 32];
+  if (there < (self->mask == ~0u ? 32 : __builtin_popcount(self->mask))) return false;
   for (unsigned rest = self->mask; rest; rest &= rest - 1) {
     Fiber* other = lane_of(self, __builtin_ctz(rest));
     if (!other || other->state != kAtWarp || other->mask != self->mask || other->operation != self->operation ||
