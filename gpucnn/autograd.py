@@ -396,7 +396,7 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
                 f"{node.name}: backward returned a gradient of shape {grad.data.shape}"
                 f" for argument {index} of shape {shape}"
             )
-        given[index] = grad.to(dtype=dtype)  # of another dtype: a new tensor, without a mark
+        given[index] = given[index].to(dtype=dtype)  # of another dtype: a new tensor, without a mark
     return tuple(given)
 
 

@@ -149,7 +149,7 @@ def _compact(value: Any) -> bytes:
 def _crc(array: Array) -> int:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     start = zlib.crc32(f"{little.dtype.str} {little.shape}".encode())
-    return zlib.crc32(little.tobytes() if little.size == 0 else memoryview(little.reshape(-1).view(np.uint8)), start)
+    return zlib.crc32(little.tobytes() if little.size == 0 else little.reshape(-1).view(np.uint8).data, start)
 
 
 def _encode(value: Any, path: tuple[str, ...], arrays: dict[str, Array]) -> Any:

@@ -164,11 +164,12 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics_vec4(
 }
 
 // statistics (3, C): mean, what its rounding left, and var. The running arrays may be left out:
-// running = keep * running + momentum * new, the new variance divided by rows - 1.
+// running = keep * running + momentum * new, the new variance divided by rows - 1; batches (1,) grows by one.
 extern "C" __global__ void __launch_bounds__(256) batch_norm_finish_statistics(
     IN float* __restrict__ partial, IN float* __restrict__ x, INOUT float* __restrict__ running_mean,
-    INOUT float* __restrict__ running_var, OUT float* __restrict__ statistics, long long rows, int C,
-    long long rows_per_slab, int slabs, float keep, float momentum) {
+    INOUT float* __restrict__ running_var, INOUT long long* __restrict__ batches, OUT float* __restrict__ statistics,
+    long long rows, int C, long long rows_per_slab, int slabs, float keep, float momentum) {
+    if (batches != nullptr && blockIdx.x == 0 && threadIdx.x == 0 && threadIdx.y == 0) ++batches[0];
     __shared__ Moments shared[FINISH_ROWS][FINISH_COLUMNS];
     const int c = blockIdx.x * FINISH_COLUMNS + threadIdx.x;
     Moments own = {};

@@ -30,7 +30,6 @@ class Backend(ABC):
     name: str  # "cpu", "cuda" or "emulated"
     xp: Any  # the array module: numpy or cupy
     float64: bool  # whether primitives compute in float64 too
-    precisions: tuple[str, ...]  # the names that gpucnn.precision() takes here
 
     def context(self) -> AbstractContextManager[Any]:
         """Makes this device the current one of ``xp`` while primitives and ``xp`` functions run."""
@@ -191,12 +190,18 @@ class Backend(ABC):
 
     @abstractmethod
     def batch_norm_statistics(
-        self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
+        self,
+        x: Array,
+        running_mean: Array | None,
+        running_var: Array | None,
+        momentum: float,
+        batches: Array | None = None,
     ) -> BatchStatistics:
         """mean, what rounding took from it, and variance (divided by the count), each (C,), of x (..., C) by channel.
 
         Updates the running arrays (C,) in place: running = (1 - momentum) * running + momentum * value, the variance's
         value being the unbiased one. x holds two rows at least, or none, which give zeros and update nothing.
+        ``batches`` (1,), int64, grows by 1.
         """
 
     @abstractmethod
@@ -245,6 +250,11 @@ class Backend(ABC):
         """
 
     # ---- arithmetic ----
+
+    @property
+    @abstractmethod
+    def precisions(self) -> tuple[str, ...]:
+        """The names that :func:`gpucnn.precision` takes here."""
 
     @abstractmethod
     def computes(self, dtype: Any) -> bool:

@@ -41,7 +41,7 @@ class LocalResponseNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         dy, x_data = _channels_last(grad.data), _channels_last(x.data)
-        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, *ctx.constants, ctx.mask)
+        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, *ctx.constants, mask=ctx.mask)
         gradient = Tensor(_channels_second(dx), grad.device)
         return masked(gradient) if ctx.mask else gradient, None, None, None, None
 
@@ -64,12 +64,16 @@ class BatchNorm(Function):
         momentum: float,
         eps: float,
         activation: str | None,
+        batches: Tensor | None,
     ) -> Tensor:
         running = running_mean, running_var
         data = _channels_last(x.data)
         if training:
             means, variances = _array(running_mean), _array(running_var)
-            ctx.statistics = x.backend.batch_norm_statistics(data, means, variances, momentum)
+            count = None if batches is None else batches.data.reshape(1)
+            ctx.statistics = x.backend.batch_norm_statistics(data, means, variances, momentum, count)
+            if batches is not None:
+                batches.modified()
             for tensor, array in zip(running, (means, variances), strict=True):
                 if tensor is not None:
                     if array is not tensor.data:
@@ -96,7 +100,7 @@ class BatchNorm(Function):
         )
         dx, dweight, dbias = given
         grads = (None if dx is None else _channels_second(dx), dweight, dbias)
-        return *(None if g is None else Tensor(g, grad.device) for g in grads), *(None,) * 6
+        return *(None if g is None else Tensor(g, grad.device) for g in grads), *(None,) * 7
 
 
 def _statistics(ctx: Any, running: Sequence[Tensor | None]) -> Any:
@@ -134,6 +138,22 @@ def batch_norm(
     Raises ValueError for one value a channel while training, for sizes that disagree, for running statistics that are
     missing in evaluation or of which one is given, and for eps <= 0 (< 0 in evaluation).
     """
+    return counted_batch_norm(None, input, running_mean, running_var, weight, bias, training, momentum, eps, activation)
+
+
+def counted_batch_norm(
+    batches: Tensor | None,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str | None,
+) -> Tensor:
+    """:func:`batch_norm` that adds 1 to ``batches``, int64 with one element, in the same pass while ``training``."""
     optional = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     given = {name: tensor for name, tensor in optional.items() if tensor is not None}
     checks.mixed("batch_norm", input, **given)
@@ -162,7 +182,7 @@ def batch_norm(
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got input {input.shape}")
     statistics = (None, None) if training and not size else (running_mean, running_var)
     numbers = float(momentum), float(eps)
-    return BatchNorm.apply(input, weight, bias, *statistics, bool(training), *numbers, activation)
+    return BatchNorm.apply(input, weight, bias, *statistics, bool(training), *numbers, activation, batches)
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

@@ -57,7 +57,7 @@ def _on_kernel(like: Tensor, ufunc: str, operands: tuple[Operand, ...]) -> Tenso
     if any(t.shape != like.shape or t.dtype != dtype or not layout.is_dense(t.data) for t in tensors):
         return None
     if ufunc == "add" and len(tensors) == 2:
-        return added(*tensors, None)
+        return added(tensors[0], tensors[1], None)
     if ufunc == "multiply" and len(tensors) == 1:
         view = layout.memory_view(like.data)
         number = next(o for o in operands if not isinstance(o, Tensor))

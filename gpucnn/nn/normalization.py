@@ -9,7 +9,7 @@ import numpy as np
 from gpucnn import functional as F
 from gpucnn.creation import ones, tensor, zeros
 from gpucnn.functional import checks
-from gpucnn.functional.normalization import ACTIVATIONS
+from gpucnn.functional.normalization import ACTIVATIONS, counted_batch_norm
 from gpucnn.nn import init
 from gpucnn.nn.module import Module
 from gpucnn.nn.parameter import Parameter
@@ -106,10 +106,8 @@ class _BatchNorm(Module):
         tracked = self.num_batches_tracked if self.training and self.track_running_stats else None
         if tracked is not None and self.momentum is None:
             momentum = 1.0 / (int(tracked) + 1)
-        result = F.batch_norm(input, mean, var, self.weight, self.bias, training, momentum, self.eps, self.activation)
-        if tracked is not None:
-            tracked.add_(1)  # only now: an input that batch_norm refuses does not count
-        return result
+        affine = self.weight, self.bias
+        return counted_batch_norm(tracked, input, mean, var, *affine, training, momentum, self.eps, self.activation)
 
     def extra_repr(self) -> str:
         parts = (

@@ -224,9 +224,14 @@ class CudaBackend(Backend):
         return lrn.backward(self, dy, x, size, alpha, beta, k, mask)
 
     def batch_norm_statistics(
-        self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
+        self,
+        x: Array,
+        running_mean: Array | None,
+        running_var: Array | None,
+        momentum: float,
+        batches: Array | None = None,
     ) -> BatchStatistics:
-        return batch_norm.statistics(self, x, running_mean, running_var, momentum)
+        return batch_norm.statistics(self, x, running_mean, running_var, momentum, batches)
 
     def batch_norm_forward(
         self,

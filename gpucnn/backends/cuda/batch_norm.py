@@ -51,12 +51,21 @@ class _Plan:
 
 
 def statistics(
-    backend: Any, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
+    backend: Any,
+    x: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    batches: Array | None = None,
 ) -> BatchStatistics:
-    """mean, what its rounding left, and variance of x (..., C) by channel; updates the running ones in place."""
+    """mean, what its rounding left, and variance of x (..., C) by channel; updates the running ones in place, and adds
+    1 to ``batches`` (1,).
+    """
     channels = x.shape[-1]
     rows = x.size // channels
     if not rows:
+        if batches is not None:
+            backend.xp.add(batches, 1, out=batches)
         empty = backend.xp.zeros((3, channels), np.float32)
         return empty[0], empty[1], empty[2]
     plan = _Plan.of(rows, channels, x)
@@ -68,7 +77,7 @@ def statistics(
     )  # fmt: skip
     backend.launch(
         SOURCE, "batch_norm_finish_statistics", ceil_div(channels, FINISH_COLUMNS), (FINISH_COLUMNS, FINISH_ROWS),
-        partial, x, running_mean, running_var, result, rows, channels, rows_per_slab, slabs, 1 - momentum, momentum,
+        partial, x, running_mean, running_var, batches, result, rows, channels, rows_per_slab, slabs, 1 - momentum, momentum,
     )  # fmt: skip
     return result[0], result[1], result[2]
 

@@ -35,7 +35,6 @@ class NumpyBackend(Backend):
     name = "cpu"
     xp = np
     float64 = True
-    precisions = ("float32", "tf32", "float16", "bfloat16")  # all compute in float32
 
     def from_host(self, array: Any) -> Array:
         return np.array(array, order="K")
@@ -132,8 +131,15 @@ class NumpyBackend(Backend):
         return lrn.backward(dy, x, kept, size, alpha, beta, k, mask)
 
     def batch_norm_statistics(
-        self, x: Array, running_mean: Array | None, running_var: Array | None, momentum: float
+        self,
+        x: Array,
+        running_mean: Array | None,
+        running_var: Array | None,
+        momentum: float,
+        batches: Array | None = None,
     ) -> BatchStatistics:
+        if batches is not None:
+            np.add(batches, 1, out=batches)
         return batch_norm.statistics(x, running_mean, running_var, momentum)
 
     def batch_norm_forward(
@@ -163,6 +169,10 @@ class NumpyBackend(Backend):
 
     def dropout(self, x: Array, p: float, key: RandomKey) -> Array:
         return elementwise.dropout(x, p, key)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return "float32", "tf32", "float16", "bfloat16"  # all compute in float32
 
     def computes(self, dtype: Any) -> bool:
         return bool(dtype in (np.float32, np.float64))
