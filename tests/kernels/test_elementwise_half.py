@@ -1,4 +1,4 @@
-"""ReLU, GELU, SiLU and dropout of float16 and bfloat16: computed in float32, rounded once; vectors and single elements."""
+"""ReLU, GELU, SiLU and dropout of float16 and bfloat16: computed in float32, rounded once, by vectors or one by one."""
 
 from __future__ import annotations
 

@@ -92,8 +92,9 @@ def test_four_channels_at_a_time_where_they_fit(backend: Any, channels: int, ins
 
 @pytest.mark.parametrize(
     ("window", "channels", "dtype", "instance"),
-    [(2, 8, np.float32, "_2x2_vec4"), (3, 4, np.float32, "_3x3_vec4"), (3, 6, np.float32, ""), (4, 8, np.float32, "_vec4"),
-     (2, 8, np.float16, "_2x2_float16x8"), (3, 12, np.float16, "_float16"), (5, 8, np.float16, "_float16x8")],
+    [(2, 8, np.float32, "_2x2_vec4"), (3, 4, np.float32, "_3x3_vec4"), (3, 6, np.float32, ""),
+     (4, 8, np.float32, "_vec4"), (2, 8, np.float16, "_2x2_float16x8"), (3, 12, np.float16, "_float16"),
+     (5, 8, np.float16, "_float16x8")],
 )  # fmt: skip
 def test_the_usual_windows_have_instances_of_their_own(
     backend: Any, window: int, channels: int, dtype: Any, instance: str

@@ -9,10 +9,12 @@ Elementwise: |y - y64| <= max(2 e, 4 eps S), where
 
 A correct sum of n terms in another order can miss twice the plain computation's error (it does in one case of
 eight), and one of few terms can have a plain computation that happens to be exact; the second term carries
-those. What is stored in a half type is computed in float32 from inputs that are exactly its own, and rounded once at the end; so
-float16 and bfloat16 are held to the float32 rule plus half a unit in the last place of the stored type, which is what one
-rounding to nearest may take: a bound by arithmetic, with no factor to calibrate. The factors 2 and 4 are not to be moved to make a test pass; :mod:`tests.support.calibrate` says how they
+those. The factors 2 and 4 are not to be moved to make a test pass; :mod:`tests.support.calibrate` says how they
 were found, and can be run again.
+
+What is stored in a half type is computed in float32 from inputs that are exactly its own, and rounded once at the end.
+So float16 and bfloat16 are held to the float32 rule plus half a unit in the last place of the stored type, which is
+what one rounding to nearest may take: a bound by arithmetic, with no factor to calibrate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ReLU, dropout and the bias' gradient on kernels/relu.cu, dropout.cu and bias.cu; ReLU and dropout have half types too."""
+"""ReLU and dropout, of half types too, and the bias' gradient: kernels/relu.cu, dropout.cu and bias.cu."""
 
 from __future__ import annotations
 
