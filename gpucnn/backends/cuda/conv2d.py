@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda import elementwise, split_k
+from gpucnn.backends.cuda import conv2d_mma, elementwise, split_k
 from gpucnn.backends.cuda.grids import ENOUGH_TILES, THREADS, TILE_THREADS, blocks, ceil_div, power_of_two, tiles
 from gpucnn.backends.launch import address
 from gpucnn.geometry import Conv2dGeometry
@@ -19,6 +21,11 @@ TILED = "conv2d_simt.cu"
 DIRECT = "conv2d_direct.cu"
 FEW_CHANNELS = 4  # in and out of a group: tiles would be nearly empty, the direct kernel is not
 MOST_PIXELS = 1 << 30  # of one tensor, with its padding: kernels count pixels in int
+
+
+def tensor_cores(array: Array, tf32: bool) -> bool:
+    """Whether these arrays go to conv2d_mma.py: those of half types, and float32 ones where tf32 will do."""
+    return tf32 or array.dtype != np.float32
 
 
 def fprop(
@@ -32,6 +39,8 @@ def fprop(
     instance: str | None = None,
 ) -> Array:
     """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,) or None, after ``activation``."""
+    if tensor_cores(x, tf32):
+        return conv2d_mma.fprop(backend, x, w, bias, g, activation, tf32, instance)
     y = _fprop(backend, x, w, bias, g, instance)
     return elementwise.relu_forward(backend, y) if activation == "relu" else y
 
@@ -62,6 +71,8 @@ def dgrad(
     instance: str | None = None,
 ) -> Array:
     """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups), 0 where not mask > 0."""
+    if tensor_cores(dy, tf32):
+        return conv2d_mma.dgrad(backend, dy, w, g, mask, tf32, instance)
     dx = _dgrad(backend, dy, w, g, instance)
     return dx if mask is None else elementwise.relu_backward(backend, dx, mask)
 
@@ -97,6 +108,8 @@ def wgrad(
 
     The sum over N*P*Q pixels is split (split_k.py); the partial sums take at most 64 MiB beside the result.
     """
+    if tensor_cores(dy, tf32):
+        return conv2d_mma.wgrad(backend, x, dy, g, bias, tf32, instance)
     return _wgrad(backend, x, dy, g, instance), elementwise.bias_grad(backend, dy) if bias else None
 
 

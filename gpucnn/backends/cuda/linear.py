@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda import elementwise, split_k
+from gpucnn.backends.cuda import conv2d_mma, elementwise, split_k
+from gpucnn.backends.cuda.conv2d import tensor_cores
 from gpucnn.backends.cuda.grids import ENOUGH_TILES, TILE_THREADS, tiles
 from gpucnn.backends.launch import address
 
@@ -23,6 +24,8 @@ def matmul(
     instance: str | None = None,
 ) -> Array:
     """(..., M, N) of a (..., M, K) and b (..., K, N), either stored transposed; leading axes are equal."""
+    if tensor_cores(a, tf32):
+        return conv2d_mma.matmul(backend, a, b, transpose_a, transpose_b, tf32, instance)
     return _gemm(backend, a, b, None, transpose_a, transpose_b, instance)
 
 
@@ -36,6 +39,8 @@ def linear_forward(
     instance: str | None = None,
 ) -> Array:
     """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,), after ``activation``."""
+    if tensor_cores(x, tf32):
+        return conv2d_mma.linear_forward(backend, x, w, bias, activation, tf32, instance)
     y = _gemm(backend, x, w, bias, False, True, instance)
     return elementwise.relu_forward(backend, y) if activation == "relu" else y
 
@@ -44,6 +49,8 @@ def linear_dgrad(
     backend: Any, dy: Array, w: Array, mask: Array | None = None, tf32: bool = False, instance: str | None = None
 ) -> Array:
     """dx (M, K) = dy (M, N) times w (N, K), 0 where not mask > 0."""
+    if tensor_cores(dy, tf32):
+        return conv2d_mma.linear_dgrad(backend, dy, w, mask, tf32, instance)
     dx = _gemm(backend, dy, w, None, False, False, instance)
     return dx if mask is None else elementwise.relu_backward(backend, dx, mask)
 
@@ -52,6 +59,8 @@ def linear_wgrad(
     backend: Any, x: Array, dy: Array, bias: bool = False, tf32: bool = False, instance: str | None = None
 ) -> tuple[Array, Array | None]:
     """dw (N, K) = dy (M, N) transposed times x (M, K), and db (N,) with ``bias``."""
+    if tensor_cores(dy, tf32):
+        return conv2d_mma.linear_wgrad(backend, x, dy, bias, tf32, instance)
     dw = _gemm(backend, dy, x, None, True, False, instance)
     return dw, elementwise.bias_grad(backend, dy) if bias else None
 
