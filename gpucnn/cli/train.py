@@ -49,6 +49,13 @@ def train(
     tta: Annotated[
         str | None, typer.Option("--tta", help="Views of each test image after the last epoch: none, mirror, six.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="float32, tf32, float16 or bfloat16; default: the recipe's.")
+    ] = None,
+    graph: Annotated[
+        bool | None,
+        typer.Option("--graph/--no-graph", help="Each step as one CUDA graph; default: on a GPU, where it can be."),
+    ] = None,
     runs: Annotated[
         int | None, typer.Option("--runs", min=1, help="Repeat with this many seeds; prints mean and deviation.")
     ] = None,
@@ -92,6 +99,8 @@ def train(
         "val_split": val_split,
         "early_stop": early_stop,
         "tta": tta,
+        "precision": precision,
+        "graph": graph,
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_minutes": checkpoint_minutes,
         "log_steps": log_steps,
@@ -160,6 +169,8 @@ def told(summary: Summary) -> str:
         lines.append(f"test accuracy {summary.last.tta_accuracy:.2%} with {views} views of each image")
     if summary.last is not None and summary.last.val_accuracy is not None:
         lines.append(f"accuracy {summary.last.val_accuracy:.2%} on the {summary.config.val_split} images held out")
+    if summary.skipped_steps:
+        lines.append(f"skipped {count(summary.skipped_steps, 'step')}: gradients beyond float16")
     if summary.stopped is not None:
         lines.append(f"stopped early: {summary.stopped}")
     lines.append(f"run: {summary.folder}")

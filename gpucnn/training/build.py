@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpucnn.creation import tensor
-from gpucnn.data import DataLoader, Dataset
+from gpucnn.data import DataLoader, Dataset, loader_for
 from gpucnn.data.arrays import random_split
 from gpucnn.nn import Module
 from gpucnn.optim import Optimizer
@@ -62,9 +62,9 @@ def loaders(config: Config, model: Module, train: Dataset, val: Dataset | None, 
     for_training(train.images[:1])
     for_evaluation(test.images[:1])
     return Loaders(
-        DataLoader(train, size, shuffle=True, transform=for_training, drop_last=config.drop_last, **common),
-        DataLoader(val, size, transform=for_evaluation, **common) if val is not None else None,
-        DataLoader(test, size, transform=for_evaluation, **common),
+        loader_for(train, size, shuffle=True, transform=for_training, drop_last=config.drop_last, **common),
+        loader_for(val, size, transform=for_evaluation, **common) if val is not None else None,
+        loader_for(test, size, transform=for_evaluation, **common),
     )
 
 

@@ -34,6 +34,9 @@ class Callback:
     def on_step(self, trainer: Trainer) -> None:
         """After every step; ``trainer.step`` counts it already."""
 
+    def on_message(self, trainer: Trainer, text: str) -> None:
+        """The loop has something to say to people, such as that steps are not captured."""
+
     def on_read(self, trainer: Trainer) -> None:
         """After the losses of the last steps were read from the device."""
 
@@ -143,6 +146,9 @@ class Report(Callback):
     def on_epoch_start(self, trainer: Trainer) -> None:
         done = trainer.train_loader.state["batch"]
         self.progress.start_epoch(trainer.epoch + 1, trainer.epochs, len(trainer.train_loader), done)
+
+    def on_message(self, trainer: Trainer, text: str) -> None:
+        self.progress.message(text)
 
     def on_read(self, trainer: Trainer) -> None:
         totals = trainer.epoch_metrics

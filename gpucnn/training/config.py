@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpucnn.precision import PRECISIONS
 from gpucnn.training import tables
 from gpucnn.training.tables import ANY, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Check, Table, check
 
@@ -36,6 +37,8 @@ _CHECKS: dict[str, Check] = {  # the types that a key takes, and the range
     "train_images": ((int, type(None)), COUNT),
     "test_images": ((int, type(None)), COUNT),
     "prefetch": ((int,), NOT_NEGATIVE),
+    "precision": ((str,), PRECISIONS),
+    "graph": ((bool, type(None)), ANY),
     "optimizer": ((dict,), ANY),
     "schedule": ((dict,), ANY),
     "augmentation": ((dict,), ANY),
@@ -43,6 +46,7 @@ _CHECKS: dict[str, Check] = {  # the types that a key takes, and the range
 
 RESUMABLE = (
     "epochs", "device", "data_dir", "checkpoint_steps", "checkpoint_minutes", "early_stop", "tensorboard", "prefetch",
+    "graph",
 )  # fmt: skip
 """What a run that is resumed may change: nothing that its steps so far depended on, but for ``epochs`` where the
 schedule runs to the last one ("linear", "cosine", "onecycle", "piecewise"): it is stretched, and the steps so far stay.
@@ -82,6 +86,10 @@ class Config:
         tensorboard: also writes TensorBoard's event files (needs ``gpucnn[tensorboard]``).
         train_images, test_images: only the first so many images of each part; None for all.
         prefetch: batches prepared ahead.
+        precision: of convolutions and matrix products, in training and in its evaluations: "float32", "tf32",
+            "float16" or "bfloat16"; weights are float32. See :func:`gpucnn.precision`.
+        graph: whether the steps are captured and replayed as one CUDA graph, with the same results: None where a GPU
+            can, True always, False never.
         optimizer: ``{"name": "sgd", "lr": 0.1, ...}`` with the options of that class of ``gpucnn.optim``; or one such
             table for each of the model's ``parameter_sets()``, in which ``epochs`` trains that set for the first so
             many epochs only.
@@ -121,6 +129,8 @@ class Config:
     train_images: int | None = None
     test_images: int | None = None
     prefetch: int = 2
+    precision: str = "float32"
+    graph: bool | None = None
     optimizer: Table = field(default_factory=lambda: {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4})
     schedule: Table = field(default_factory=lambda: {"name": "constant"})
     augmentation: Table = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.data import DataLoader, Dataset
+from gpucnn.data import DataLoader, Dataset, loader_for
 from gpucnn.nn import Module
 from gpucnn.optim import SGD, MovingAverage, Optimizer
 from gpucnn.optim.lr_scheduler import LRScheduler
@@ -34,6 +34,8 @@ def fit(
     val: DataLoader | Dataset | None = None,
     augmentation: Mapping[str, Any] | None = None,
     init_from_data: bool = True,
+    precision: str = "float32",
+    graph: bool | None = None,
     **options: Any,
 ) -> list[EpochRecord]:
     """Trains ``model`` in one call and returns a record for each epoch. Nothing is written; callbacks can.
@@ -51,6 +53,9 @@ def fit(
         optimizer: SGD with ``lr`` and ``momentum`` where it is None; ``lr`` and ``momentum`` are not looked at
             otherwise. average, scheduler, callbacks, options (``schedule_every``, ``accumulate``, ``label_smoothing``,
             ``clip_norm``, ``tta``, ...): see :class:`Trainer`.
+        precision: of convolutions and matrix products: "float32", "tf32", "float16" or "bfloat16".
+        graph: whether the steps become one CUDA graph: None on ``cuda`` where that can be, True or an error, False
+            never. The results are the same.
         seed: of order and augmentation; ``gpucnn.manual_seed``'s where it is None.
 
     Raises:
@@ -67,7 +72,7 @@ def fit(
         transform = None  # float32 images are the network's input as they are
         if part.images.dtype == np.uint8:
             transform = transforms(model, part.name, augmentation)[0 if training else 1]
-        return DataLoader(part, batch_size, training, transform, seed=seed, device=device)
+        return loader_for(part, batch_size, training, transform, seed=seed, device=device)
 
     batches = loader(train, training=True)
     assert batches is not None
@@ -77,6 +82,7 @@ def fit(
         groups = model.parameter_groups() if hasattr(model, "parameter_groups") else model.parameters()
         optimizer = SGD(groups, lr=lr, momentum=momentum)
     trainer = Trainer(
-        model, batches, loader(test), optimizer, average, scheduler, callbacks, val=loader(val), **options
-    )
+        model, batches, loader(test), optimizer, average, scheduler, callbacks, val=loader(val), precision=precision,
+        graph=graph, **options,
+    )  # fmt: skip
     return trainer.run(epochs)

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpucnn import random
 from gpucnn.data import DataLoader
-from gpucnn.functional import cross_entropy
+from gpucnn.device import Device
 from gpucnn.nn import Module
-from gpucnn.nn.utils import clip_grad_norm_
 from gpucnn.optim import MovingAverage, Optimizer
 from gpucnn.optim.lr_scheduler import LRScheduler
-from gpucnn.tensor import Tensor
-from gpucnn.training import views
+from gpucnn.precision import precision as computing_in
+from gpucnn.precision import require
+from gpucnn.training import evaluation, views
 from gpucnn.training.callbacks import Callback, callback_states, load_callback_states
 from gpucnn.training.errors import TrainingError
-from gpucnn.training.metrics import Metrics, NotFiniteError, Pending, Speed, StepsRecord
+from gpucnn.training.evaluation import READ_STEPS_CUDA, Rounds, evaluate
+from gpucnn.training.metrics import Batch, Metrics, NotFiniteError, Speed, StepsRecord
+from gpucnn.training.step import TrainingStep
 
-READ_STEPS_CUDA = 20  # reading a loss waits for the GPU, so it is done this seldom there; elsewhere it is free
+__all__ = ["EpochRecord", "Trainer", "evaluate"]
+
+
+class _Window(NamedTuple):
+    """The steps of a line of the metrics: the last of them, the same in epochs, its learning rate."""
+
+    step: int
+    epoch: float
+    lr: float
 
 
 @dataclass
 class EpochRecord:
     """What is known after an epoch. Accuracies are in [0, 1]; ``val_*`` are of the images held out of the training
     set, with the moving average of the weights where there is one; ``test_*`` are of the weights, ``average_*`` of
-    their moving average; ``tta_*`` are of the last epoch's test-time augmentation. What there is not is None."""
+    their moving average; ``tta_*`` are of the last epoch's test-time augmentation; ``skipped_steps`` counts the run's
+    steps whose gradients overflowed in float16. What there is not is None."""
 
     epoch: int
     step: int
@@ -47,6 +58,7 @@ class EpochRecord:
     train_seconds: float
     evaluation_seconds: float
     tta_seconds: float | None
+    skipped_steps: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, fit for JSON."""
@@ -74,6 +86,10 @@ class Trainer:
         clip_norm: largest norm of all gradients together.
         tta: test-time augmentation of the evaluation after the last epoch, see :mod:`gpucnn.training.views`.
         log_steps: how many steps a line of the metrics stands for.
+        precision: of convolutions and matrix products, see :func:`gpucnn.precision`; with "float16" the loss is scaled,
+            and steps whose gradients overflow are skipped.
+        graph: whether steps are captured as one CUDA graph and replayed, which gives the same bits: None on ``cuda``
+            where it can be done, True on ``cuda`` and ``emulated`` or TrainingError, False never.
 
     ``epoch`` counts finished epochs, ``step`` finished steps, ``epoch_metrics`` the epoch's training examples so far.
     """
@@ -97,6 +113,8 @@ class Trainer:
         clip_norm: float | None = None,
         tta: str = "none",
         log_steps: int = 50,
+        precision: str = "float32",
+        graph: bool | None = None,
     ) -> None:
         if schedule_every not in ("epoch", "step"):
             raise ValueError(f"Trainer: schedule_every must be 'epoch' or 'step', got {schedule_every!r}")
@@ -114,6 +132,7 @@ class Trainer:
         self.schedule_every, self.accumulate, self.clip_norm = schedule_every, accumulate, clip_norm
         self.reduction, self.label_smoothing, self.tta, self.log_steps = reduction, label_smoothing, tta, log_steps
         parameter = next(iter(model.parameters()))
+        require(precision, parameter.device, "Trainer: precision")
         self.read_steps = read_steps or (READ_STEPS_CUDA if parameter.device.type == "cuda" else 1)
         self.epochs = 0
         self.epoch = 0
@@ -125,7 +144,11 @@ class Trainer:
         self.window_metrics = Metrics()
         self.epoch_seconds = 0.0  # of the epoch's training, before a run was resumed
         self.speed = Speed()
-        self._pending = Pending()
+        self.precision = precision
+        self.scaler = _scaler(precision, parameter.device)
+        self.work = TrainingStep(self, graph)
+        self._windows: deque[_Window] = deque()  # that wait for their last losses
+        self._results: deque[Batch] = deque()  # that are fetched and not added up yet
         self._evaluation_seconds: float | None = None
 
     def stop(self, reason: str) -> None:
@@ -161,75 +184,67 @@ class Trainer:
         self.speed.start()
         self._call("on_epoch_start")
         try:
-            with closing(iter(self.train_loader)) as batches:
-                for images, labels in batches:
-                    self._train_step(images, labels)
-                    if self.step % self.read_steps == 0:
-                        self.read()
+            with closing(self.work.epoch()) as steps:
+                for _ in steps:
+                    self._finish_step()
                     if self.step % self.log_steps == 0:
-                        self._end_window()
+                        self._windows.append(_Window(self.step, self.step / len(self.train_loader), self.lr))
+                    if self.step % self.read_steps == 0:
+                        self._take(self.work.start_reading)
                     self._call("on_step")
             self.read()
         finally:
             self.speed.stop()
         self.trained = True
 
-    def _train_step(self, images: Tensor, labels: Tensor) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        for part, part_labels in self._parts(images, labels):
-            logits = self.model(part)
-            if self.step == 0:
-                _check_classes(logits, self.train_loader)
-            loss = cross_entropy(logits, part_labels, reduction=self.reduction, label_smoothing=self.label_smoothing)
-            share = part_labels.shape[0] / labels.shape[0] if self.reduction == "mean" else 1.0
-            (loss if share == 1.0 else loss * share).backward()
-            self._pending.add(loss, logits, part_labels, self.step + 1, self.reduction == "sum")
-        if self.clip_norm is not None:
-            clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.lr = float(self.optimizers[0].param_groups[0]["lr"])
-        for optimizer in self.optimizers:
-            optimizer.step()
-        if self.average is not None:
-            self.average.update()
-        if self.schedule_every == "step":
-            self._go_on()
-        self.step += 1
-
-    def _parts(self, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The batch in ``accumulate`` parts, of sizes that differ by one at most."""
-        n, parts = labels.shape[0], min(self.accumulate, labels.shape[0])
-        if parts == 1:
-            return [(images, labels)]
-        ends = [n * k // parts for k in range(parts + 1)]
-        return [(images[a:b], labels[a:b]) for a, b in pairwise(ends)]
-
     def _go_on(self) -> None:
         for scheduler in self.schedulers:
             scheduler.step()
 
+    def _finish_step(self) -> None:
+        """The host's part: what the step was done with, and the schedules' next."""
+        self.lr = float(self.optimizers[0].param_groups[0]["lr"])
+        if self.schedule_every == "step":
+            self._go_on()
+        self.step += 1
+
     def read(self) -> None:
-        """Fetches the losses of the steps since the last call. Raises TrainingError for the first that is not
-        finite."""
-        if not len(self._pending):
-            return
+        """Fetches the losses of all steps so far. Raises TrainingError for the first that is not finite."""
+        self._take(self.work.read)
+
+    def _take(self, fetch: Callable[[], list[Batch]]) -> None:
+        """Adds up what ``fetch`` gives, and ends the windows of steps that are whole with it."""
         try:
-            results = self._pending.read()
+            results = fetch()
         except NotFiniteError as error:
             raise TrainingError(
                 f"the loss became {error.value} at step {error.step} (epoch {self.epoch + 1})", error.step
             ) from None
-        for loss, correct, examples in results:
-            self.epoch_metrics.add(loss, correct, examples)
-            self.window_metrics.add(loss, correct, examples)
-            self.speed.add(examples)
-        self._call("on_read")
+        self._results += results
+        told = not self._results
+        while self._results:
+            batch = self._results.popleft()
+            self.epoch_metrics.add(batch.loss, batch.correct, batch.examples)
+            self.window_metrics.add(batch.loss, batch.correct, batch.examples)
+            self.speed.add(batch.examples)
+            told = False
+            last = not self._results or self._results[0].step != batch.step
+            if last and self._windows and self._windows[0].step == batch.step:
+                self._call("on_read")
+                told = True
+                self._end_window(self._windows.popleft())
+        if not told:
+            self._call("on_read")
 
-    def _end_window(self) -> None:
-        self.read()
-        window, self.window_metrics = self.window_metrics, Metrics()
-        epoch, speed = self.step / len(self.train_loader), self.speed.examples_per_second
-        self._call("on_steps", StepsRecord(self.step, epoch, window.loss, window.accuracy, self.lr, speed))
+    def _end_window(self, window: _Window) -> None:
+        metrics, self.window_metrics = self.window_metrics, Metrics()
+        speed = self.speed.examples_per_second
+        record = StepsRecord(window.step, window.epoch, metrics.loss, metrics.accuracy, window.lr, speed)
+        self._call("on_steps", record)
+
+    def tell(self, text: str) -> None:
+        """Something that a person should know, once."""
+        self._call("on_message", text)
 
     # ---- evaluation ----
 
@@ -263,6 +278,7 @@ class Trainer:
             train_seconds=seconds,
             evaluation_seconds=self._evaluation_seconds,
             tta_seconds=tta_seconds,
+            skipped_steps=self.skipped_steps,
         )
         self.epoch += 1
         self.trained = False
@@ -274,15 +290,15 @@ class Trainer:
     def _evaluated(self) -> tuple[Metrics | None, Metrics | None, Metrics | None]:
         """The images held out; the test part with the weights, and with their moving average."""
         again = self.test_loader if self.average is not None else None
-        rounds = _Rounds(self, [part for part in (self.val_loader, self.test_loader, again) if part is not None])
+        rounds = Rounds(self, [part for part in (self.val_loader, self.test_loader, again) if part is not None])
         val = weights = averaged = None
         if self.test_loader is not None:
-            weights = _evaluate(self.model, self.test_loader, rounds.watch)
+            weights = self._evaluation(self.test_loader, rounds.watch)
         with self._averaged_weights():
             if self.val_loader is not None:
-                val = _evaluate(self.model, self.val_loader, rounds.watch)
+                val = self._evaluation(self.val_loader, rounds.watch)
             if self.test_loader is not None and self.average is not None:
-                averaged = _evaluate(self.model, self.test_loader, rounds.watch)
+                averaged = self._evaluation(self.test_loader, rounds.watch)
         return val, weights, averaged
 
     def _evaluated_with_views(self) -> tuple[Metrics | None, float | None]:
@@ -290,9 +306,13 @@ class Trainer:
         if self.tta == "none" or self.test_loader is None:
             return None, None
         started = time.perf_counter()
-        rounds = _Rounds(self, [self.test_loader])
+        rounds = Rounds(self, [self.test_loader])
         with self._averaged_weights():
-            return _evaluate(self.model, self.test_loader, rounds.watch, self.tta), time.perf_counter() - started
+            return self._evaluation(self.test_loader, rounds.watch, self.tta), time.perf_counter() - started
+
+    def _evaluation(self, loader: DataLoader, watch: Callable[[int, int], None], tta: str = "none") -> Metrics:
+        with computing_in(self.precision):
+            return evaluation.run(self.model, loader, watch, tta)
 
     def _stops(self, val: Metrics) -> bool:
         """Whether a callback will end the run after this epoch."""
@@ -304,6 +324,11 @@ class Trainer:
     def _call(self, event: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
+
+    @property
+    def skipped_steps(self) -> int | None:
+        """Steps that were left out because a gradient overflowed; None where losses are not scaled."""
+        return None if self.scaler is None else int(self.scaler.skipped_steps)
 
     def seconds_left(self) -> float | None:
         """An estimate for the rest of the run at the speed of the last seconds; None where there is none yet."""
@@ -326,6 +351,7 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict() if self.average is not None else None,
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "loader": self.train_loader.state_dict(),
             "random": random.default_generator.state_dict(),
             "callbacks": callback_states(self.callbacks),
@@ -346,6 +372,7 @@ class Trainer:
         for kind, own in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
             if len(state[kind]) != len(own):
                 raise ValueError(f"the checkpoint has {len(state[kind])} {kind}, this run {len(own)}")
+        self.work.forget()
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -353,6 +380,8 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
+        if self.scaler is not None and state.get("scaler") is not None:
+            self.scaler.load_state_dict(state["scaler"])
         self.train_loader.load_state_dict(state["loader"])
         random.default_generator.load_state_dict(state["random"])
         load_callback_states(self.callbacks, state["callbacks"])
@@ -363,57 +392,10 @@ class Trainer:
         self.epoch_seconds = float(state["epoch_seconds"])
 
 
-class _Rounds:
-    """Tells callbacks how far an evaluation over several loaders is."""
+def _scaler(precision: str, device: Device) -> Any:
+    """What scales losses, where gradients are float16."""
+    if precision != "float16" or device.type == "cpu":
+        return None
+    from gpucnn.amp import GradScaler
 
-    def __init__(self, trainer: Trainer, loaders: Sequence[DataLoader]) -> None:
-        self.trainer, self.done = trainer, 0
-        self.total = sum(len(loader) for loader in loaders)
-
-    def watch(self, done: int, total: int) -> None:
-        self.done += 1
-        self.trainer._call("on_evaluation_step", self.done, self.total)
-
-
-def evaluate(
-    model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None = None, tta: str = "none"
-) -> Metrics:
-    """Mean cross-entropy and accuracy of ``model`` over one pass of ``loader``; the model's mode is left as it was.
-
-    ``watch(done, total)`` is called after each batch; ``tta`` averages several views of each image, see
-    :mod:`gpucnn.training.views`. An evaluation that an exception ends leaves nothing behind. Raises ValueError where
-    the loss is NaN or infinite.
-    """
-    try:
-        return _evaluate(model, loader, watch, tta)
-    except NotFiniteError as error:
-        raise ValueError(
-            f"evaluate: the model's loss is {error.value}: its weights or its input are not finite"
-        ) from None
-
-
-def _evaluate(
-    model: Module, loader: DataLoader, watch: Callable[[int, int], None] | None, tta: str = "none"
-) -> Metrics:
-    totals, pending = Metrics(), Pending()
-    with views.evaluation_mode(model), closing(iter(loader)) as batches:
-        for k, (images, labels) in enumerate(batches, start=1):
-            logits = views.logits(model, images, tta)
-            if k == 1:
-                _check_classes(logits, loader)
-            pending.add(cross_entropy(logits, labels), logits, labels)
-            if len(pending) == READ_STEPS_CUDA or k == len(loader):
-                for result in pending.read():
-                    totals.add(*result)
-            if watch is not None:
-                watch(k, len(loader))
-    return totals
-
-
-def _check_classes(logits: Tensor, loader: DataLoader) -> None:
-    """Raises ValueError where the network's head and the data set differ in their classes."""
-    classes = len(loader.dataset.classes)
-    if logits.ndim != 2 or logits.shape[1] != classes:
-        raise ValueError(
-            f"the network gives logits {tuple(logits.shape)}, the data set {loader.dataset.name} has {classes} classes"
-        )
+    return GradScaler(device=device)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gpucnn
 from gpucnn.tensor import Tensor
@@ -73,21 +73,31 @@ class StepsRecord:
         return asdict(self)
 
 
+class Batch(NamedTuple):
+    """What came out of a batch: its step, mean loss, right answers, examples."""
+
+    step: int
+    loss: float
+    correct: int
+    examples: int
+
+
 class Pending:
-    """Losses and logits that are still on the device. :meth:`read` fetches all of them in three copies."""
+    """Losses and counts of right answers that are still on the device. :meth:`read` fetches all of them in two
+    copies."""
 
     def __init__(self) -> None:
-        self._batches: list[tuple[Tensor, Tensor, Tensor, int, bool]] = []
+        self._batches: list[tuple[Tensor, Tensor, int, int, bool]] = []
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int = 0, summed: bool = False) -> None:
-        """A batch of step ``step``: its mean or ``summed`` loss (), logits (N, classes), labels (N,)."""
-        self._batches.append((loss.detach(), logits.detach(), labels, step, summed))
+    def add(self, loss: Tensor, correct: Tensor, examples: int, step: int = 0, summed: bool = False) -> None:
+        """A batch of step ``step``: its mean or ``summed`` loss and its right answers, of one element each."""
+        self._batches.append((loss.detach().reshape(1), correct.detach().reshape(1), examples, step, summed))
 
-    def read(self) -> list[tuple[float, int, int]]:
-        """(mean loss, correct, examples) of each batch since the last call.
+    def read(self) -> list[Batch]:
+        """The results of each batch since the last call.
 
         Raises:
             NotFiniteError: a loss is NaN or infinite.
@@ -96,16 +106,13 @@ class Pending:
         batches, self._batches = self._batches, []
         if not batches:
             return []
-        losses = gpucnn.stack([batch[0] for batch in batches]).numpy()
-        logits = gpucnn.cat([batch[1] for batch in batches]).numpy()
-        right = logits.argmax(axis=1) == gpucnn.cat([batch[2] for batch in batches]).numpy()
-        results, start = [], 0
-        for loss, (_, _, labels, step, summed) in zip(losses.tolist(), batches, strict=True):
+        losses = gpucnn.cat([batch[0] for batch in batches]).numpy().tolist()
+        corrects = gpucnn.cat([batch[1] for batch in batches]).numpy().tolist()
+        results = []
+        for loss, correct, (_, _, n, step, summed) in zip(losses, corrects, batches, strict=True):
             if not math.isfinite(loss):
                 raise NotFiniteError(step, loss)
-            n = labels.shape[0]
-            results.append((loss / n if summed else loss, int(right[start : start + n].sum()), n))
-            start += n
+            results.append(Batch(step, loss / n if summed else loss, correct, n))
         return results
 
 

@@ -14,7 +14,7 @@ from gpucnn.data import DataLoader
 from gpucnn.nn import Module
 from gpucnn.tensor import Tensor
 from gpucnn.training import views as _views
-from gpucnn.training.loop import READ_STEPS_CUDA
+from gpucnn.training.evaluation import READ_STEPS_CUDA
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import gpucnn
 from gpucnn import backends, data, models, random
-from gpucnn.data import DataLoader, Dataset
+from gpucnn.data import DataLoader, Dataset, loader_for
 from gpucnn.device import Device
 from gpucnn.nn import Module
 from gpucnn.optim import MovingAverage, tutorial_decay
@@ -37,7 +37,8 @@ CURVES_SECONDS = 60.0  # curves.png is drawn at the end, and no more often than 
 class Summary:
     """What a run came to: its folder, its config with the data that it really trained on, epochs and steps done, the
     last epoch's record (None for a run without an epoch), all its seconds, those of weights from data, training steps
-    and the last evaluation alone, and why it stopped before its last epoch, if it did."""
+    and the last evaluation alone, why it stopped before its last epoch, if it did, and how many steps were skipped
+    because a float16 gradient overflowed."""
 
     folder: Path
     config: Config
@@ -50,6 +51,7 @@ class Summary:
     seconds: float
     timed_seconds: float
     stopped: str | None = None
+    skipped_steps: int | None = None
 
 
 def train(
@@ -125,6 +127,8 @@ class _Run:
             clip_norm=config.clip_norm,
             tta=config.tta,
             log_steps=config.log_steps,
+            precision=config.precision,
+            graph=config.graph,
         )
         self.preparation_seconds = 0.0
 
@@ -220,6 +224,7 @@ class _Run:
             seconds=time.perf_counter() - started,
             timed_seconds=self.preparation_seconds + _timed(records),
             stopped=trainer.stopped,
+            skipped_steps=trainer.skipped_steps,
         )
 
     def _beginning(self) -> str:
@@ -308,7 +313,7 @@ class LoadedRun:
         _, transform = transforms(self.model, dataset.name)
         device = next(iter(self.model.parameters())).device
         size = self.config.batch_size if batch_size is None else batch_size
-        return DataLoader(dataset, size, transform=transform, device=device)
+        return loader_for(dataset, size, transform=transform, device=device)
 
 
 def checkpoint_path(path: str | Path) -> Path:

@@ -308,11 +308,12 @@ def test_pending_results_are_right_batch_by_batch():
     for n in (3, 5, 1):
         logits, labels = generator.normal(size=(n, 4)).astype(np.float32), generator.integers(0, 4, n)
         tensor, target = gpucnn.tensor(logits, device="cpu"), gpucnn.tensor(labels, device="cpu")
-        pending.add(F.cross_entropy(tensor, target), tensor, target)
+        right = (tensor.argmax(dim=1) == target).sum()
+        pending.add(F.cross_entropy(tensor, target), right, n)
         expected.append((_loss_by_hand(logits.astype(np.float64), labels), int((logits.argmax(1) == labels).sum()), n))
     got = pending.read()
-    assert [g[1:] for g in got] == [e[1:] for e in expected]
-    assert [g[0] for g in got] == pytest.approx([e[0] for e in expected], rel=1e-6)
+    assert [g[2:] for g in got] == [e[1:] for e in expected]
+    assert [g.loss for g in got] == pytest.approx([e[0] for e in expected], rel=1e-6)
     assert len(pending) == 0 and pending.read() == []
 
 
