@@ -107,12 +107,30 @@ __device__ __forceinline__ void store_chunk(uint4 values, const Output<Out>& o, 
     }
 }
 
+// Where a lane's two neighbouring results of fragment j lie among a warp's 16 lines of WN results, in bytes; `half` is that of the 16 rows.
+template <class Out, int WN>
+__device__ __forceinline__ int result_pair(int lane, int half, int j) {
+    constexpr int VEC = CHUNK_BYTES / sizeof(Out);
+    const int column = j * 8 + lane % 4 * 2;
+    return place<WN / VEC, sizeof(Out) == 4>(half * 8 + lane / 4, column / VEC) + column % VEC * static_cast<int>(sizeof(Out));
+}
+
+// Which line a lane stores a chunk of in each turn, and which chunk.
+template <class Out, int WN>
+struct StoredChunk {
+    static constexpr int VEC = CHUNK_BYTES / sizeof(Out), WIDTH = WN / VEC, TURNS = 16 * WIDTH / 32;
+    int line, chunk;
+    __device__ StoredChunk(int lane, int turn) : line((turn * 32 + lane) / WIDTH), chunk((turn * 32 + lane) % WIDTH) {}
+    __device__ int offset() const {
+        return place<WIDTH, sizeof(Out) == 4>(line, chunk);
+    }
+};
+
 // A warp brings 16 rows of its results at a time into lines in shared memory, and stores them from there 16 bytes a lane.
 template <class G, class Out, class RowOffset>
 __device__ __forceinline__ void store_results(
     Results<G>& results, unsigned char* shared, const Output<Out>& o, int first_row, int first_column, RowOffset row_offset) {
-    constexpr int VEC = CHUNK_BYTES / sizeof(Out), WIDTH = G::WN / VEC;
-    constexpr bool PAIRS = sizeof(Out) == 4;
+    using Chunk = StoredChunk<Out, G::WN>;
     static_assert(MMA_WARPS * 16 * G::WN * sizeof(Out) <= 2 * G::STAGE_BYTES, "the lines fit into what two stages held");
     unsigned char* lines = shared + threadIdx.x / 32 * (16 * G::WN * static_cast<int>(sizeof(Out)));
     const int lane = lane_index(), column0 = first_column + warp_column<G>();
@@ -136,9 +154,8 @@ __device__ __forceinline__ void store_results(
             for (int j = 0; j < G::NI; ++j) {
                 float low = results.v[i][j][half * 2], high = results.v[i][j][half * 2 + 1];
                 if (o.relu) low = low <= 0.0f ? 0.0f : low, high = high <= 0.0f ? 0.0f : high;  // NaN stays
-                const int column = j * 8 + lane % 4 * 2;
-                unsigned char* to = lines + place<WIDTH, PAIRS>(half * 8 + lane / 4, column / VEC) + column % VEC * sizeof(Out);
-                if constexpr (PAIRS) {
+                unsigned char* to = lines + result_pair<Out, G::WN>(lane, half, j);
+                if constexpr (sizeof(Out) == 4) {
                     *reinterpret_cast<float2*>(to) = make_float2(low, high);
                 } else {
                     *reinterpret_cast<unsigned*>(to) = packed(from_float<Out>(low), from_float<Out>(high));
@@ -147,13 +164,12 @@ __device__ __forceinline__ void store_results(
         }
         __syncwarp();
 #pragma unroll
-        for (int turn = 0; turn < 16 * WIDTH / 32; ++turn) {
-            const int line = (turn * 32 + lane) / WIDTH, chunk = (turn * 32 + lane) % WIDTH;
-            const int row = first_row + warp_row<G>() + i * 16 + line, column = column0 + chunk * VEC;
+        for (int turn = 0; turn < Chunk::TURNS; ++turn) {
+            const Chunk at(lane, turn);
+            const int row = first_row + warp_row<G>() + i * 16 + at.line, column = column0 + at.chunk * Chunk::VEC;
             if (row >= o.rows || column >= o.columns) continue;
-            uint4 values = *reinterpret_cast<const uint4*>(lines + place<WIDTH, PAIRS>(line, chunk));
-            const long long offset = row_offset(row) + column;
-            store_chunk(values, o, offset, min(VEC, o.columns - column));
+            const uint4 values = *reinterpret_cast<const uint4*>(lines + at.offset());
+            store_chunk(values, o, row_offset(row) + column, min(Chunk::VEC, o.columns - column));
         }
         __syncwarp();
     }

@@ -110,20 +110,20 @@ struct Share {
     static_assert(STEP == (K_CONTIGUOUS ? MMA_THREADS / ABREAST : ABREAST * VEC), "a thread's chunks are STEP rows apart");
     static_assert(COUNT * MMA_THREADS * VEC == ROWS * BK, "the threads of a block share a stage evenly");
 
-    __device__ static int line(int i) {
-        return threadIdx.x / ABREAST + (K_CONTIGUOUS ? i * STEP : 0);
+    __device__ static int line(int thread, int i) {
+        return thread / ABREAST + (K_CONTIGUOUS ? i * STEP : 0);
     }
-    __device__ static int chunk(int i) {
-        return threadIdx.x % ABREAST + (K_CONTIGUOUS ? 0 : i * ABREAST);
+    __device__ static int chunk(int thread, int i) {
+        return thread % ABREAST + (K_CONTIGUOUS ? 0 : i * ABREAST);
     }
-    __device__ static int k() {  // of the first element of all this thread's chunks, from the stage's begin
-        return K_CONTIGUOUS ? chunk(0) * VEC : line(0);
+    __device__ static int offset(int thread, int i) {
+        return place<WIDTH, PAIRS>(line(thread, i), chunk(thread, i));
+    }
+    __device__ static int k() {  // of the first element of all of this thread's chunks, from the stage's begin
+        return K_CONTIGUOUS ? chunk(threadIdx.x, 0) * VEC : line(threadIdx.x, 0);
     }
     __device__ static int row(int i) {  // of the first element of chunk i, from the tile's begin
-        return K_CONTIGUOUS ? line(i) : chunk(i) * VEC;
-    }
-    __device__ static int offset(int i) {
-        return place<WIDTH, PAIRS>(line(i), chunk(i));
+        return K_CONTIGUOUS ? line(threadIdx.x, i) : chunk(threadIdx.x, i) * VEC;
     }
 };
 
@@ -154,7 +154,7 @@ __device__ __forceinline__ void copy_async(const Source& source, unsigned char* 
     for (int i = 0; i < share::COUNT; ++i) {
         const typename Source::T* from;
         const bool valid = source.address(i, from);
-        cp_async_16_zfill(tile + share::offset(i), from, valid);
+        cp_async_16_zfill(tile + share::offset(threadIdx.x, i), from, valid);
     }
 }
 
@@ -175,7 +175,7 @@ struct Staged {
     }
     __device__ __forceinline__ void store(unsigned char* tile) const {
 #pragma unroll
-        for (int i = 0; i < share::COUNT; ++i) *reinterpret_cast<uint4*>(tile + share::offset(i)) = chunks[i];
+        for (int i = 0; i < share::COUNT; ++i) *reinterpret_cast<uint4*>(tile + share::offset(threadIdx.x, i)) = chunks[i];
     }
 };
 
@@ -189,7 +189,7 @@ struct Staged<Source, false> {
     }
     __device__ __forceinline__ void store(unsigned char* tile) const {
 #pragma unroll
-        for (int i = 0; i < share::COUNT; ++i) *reinterpret_cast<uint4*>(tile + share::offset(i)) = packed(runs[i]);
+        for (int i = 0; i < share::COUNT; ++i) *reinterpret_cast<uint4*>(tile + share::offset(threadIdx.x, i)) = packed(runs[i]);
     }
 };
 
@@ -221,24 +221,35 @@ __device__ __forceinline__ void round_fragment(unsigned (&fragment)[4]) {
     }
 }
 
-// Two registers by two of 8 x 8 halves (8 x 4 floats): which of the four matrices are how far along the rows and along K is where the operands
-// differ. A's fragment has matrices (0, 0) (1, 0) (0, 1) (1, 1) as (row, k); B's two fragments have (0, 0) (0, 1), (1, 0) (1, 1).
-// `row` is a multiple of 16 from the tile's begin, `step` one of the stage's two steps.
+// A fragment is four registers, of four matrices of 8 x 8 halves (8 x 4 floats). A's matrices lie at (0, 0) (1, 0) (0, 1) (1, 1) as (row, k);
+// those of two fragments of B at (0, 0) (0, 1) (1, 0) (1, 1). `row` is a multiple of 16 from the tile's begin, `step` one of the stage's two.
+
+// Where the line of a matrix begins whose address a lane gives to ldmatrix, in bytes.
+template <class share, bool IS_A>
+__device__ __forceinline__ int matrix_line(int lane, int row, int step) {
+    const int matrix = lane / 8, along_row = IS_A ? matrix & 1 : matrix >> 1, along_k = IS_A ? matrix >> 1 : matrix & 1;
+    if constexpr (share::K_CONTIGUOUS) return place<share::WIDTH, false>(row + along_row * 8 + lane % 8, step * 2 + along_k);
+    return place<share::WIDTH, false>(step * 16 + along_k * 8 + lane % 8, row / 8 + along_row);
+}
+
+// Where a lane's float of register i lies, in bytes: for tf32 along M or N, because ldmatrix transposes 16-bit elements only.
+template <class share, bool IS_A>
+__device__ __forceinline__ int fragment_float(int lane, int row, int step, int i) {
+    const int along_row = IS_A ? i & 1 : i >> 1, along_k = IS_A ? i >> 1 : i & 1;
+    const int k = step * 8 + along_k * 4 + lane % 4, at = row + along_row * 8 + lane / 4;
+    return place<share::WIDTH, true>(k, at / 4) + at % 4 * 4;
+}
+
 template <class share, bool IS_A, class T>
 __device__ __forceinline__ void load_fragments(const unsigned char* tile, int row, int step, unsigned (&fragment)[4]) {
-    const int lane = lane_index();
     if constexpr (share::K_CONTIGUOUS) {
-        const int matrix = lane / 8, along_row = IS_A ? matrix & 1 : matrix >> 1, along_k = IS_A ? matrix >> 1 : matrix & 1;
-        ldmatrix_x4(fragment, tile + place<share::WIDTH, false>(row + along_row * 8 + lane % 8, step * 2 + along_k));
+        ldmatrix_x4(fragment, tile + matrix_line<share, IS_A>(lane_index(), row, step));
     } else if constexpr (!share::PAIRS) {
-        const int matrix = lane / 8, along_row = IS_A ? matrix & 1 : matrix >> 1, along_k = IS_A ? matrix >> 1 : matrix & 1;
-        ldmatrix_x4_trans(fragment, tile + place<share::WIDTH, false>(step * 16 + along_k * 8 + lane % 8, row / 8 + along_row));
-    } else {  // ldmatrix transposes 16-bit elements only
+        ldmatrix_x4_trans(fragment, tile + matrix_line<share, IS_A>(lane_index(), row, step));
+    } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const int along_row = IS_A ? i & 1 : i >> 1, along_k = IS_A ? i >> 1 : i & 1;
-            const int k = step * 8 + along_k * 4 + lane % 4, at = row + along_row * 8 + lane / 4;
-            fragment[i] = *reinterpret_cast<const unsigned*>(tile + place<share::WIDTH, true>(k, at / 4) + at % 4 * 4);
+            fragment[i] = *reinterpret_cast<const unsigned*>(tile + fragment_float<share, IS_A>(lane_index(), row, step, i));
         }
     }
     round_fragment<T>(fragment);

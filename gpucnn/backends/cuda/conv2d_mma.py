@@ -134,7 +134,8 @@ def linear_forward(
     instance: str | None = None,
 ) -> Array:
     """y (M, N) = x (M, K) times w (N, K) transposed, plus bias (N,), after ``activation``."""
-    m, k, n = *x.shape, w.shape[0]
+    m, k = x.shape
+    n = w.shape[0]
     y = backend.empty((m, n), x.dtype)
     if not k:
         y[...] = 0 if bias is None else _activated(backend, bias, activation)
@@ -147,7 +148,8 @@ def linear_dgrad(
     backend: Any, dy: Array, w: Array, mask: Array | None = None, tf32: bool = False, instance: str | None = None
 ) -> Array:
     """dx (M, K) = dy (M, N) times w (N, K), 0 where not mask > 0."""
-    (m, n), k = dy.shape, w.shape[1]
+    m, n = dy.shape
+    k = w.shape[1]
     dx = backend.empty((m, k), dy.dtype)
     if not n:
         dx[...] = 0
@@ -160,7 +162,8 @@ def linear_wgrad(
     backend: Any, x: Array, dy: Array, bias: bool = False, tf32: bool = False, instance: str | None = None
 ) -> tuple[Array, Array | None]:
     """dw (N, K) = dy (M, N) transposed times x (M, K), and with ``bias`` db (N,), the sums of dy."""
-    (m, k), n = x.shape, dy.shape[1]
+    m, k = x.shape
+    n = dy.shape[1]
     if not m or not k or not n:
         db = dy.sum(axis=0, dtype="float32") if bias else None
         return backend.xp.zeros((n, k), "float32"), db
