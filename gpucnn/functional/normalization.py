@@ -41,7 +41,8 @@ class LocalResponseNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         (x,) = ctx.saved_tensors
         dy, x_data = _channels_last(grad.data), _channels_last(x.data)
-        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, *ctx.constants, mask=ctx.mask)
+        size, alpha, beta, k = ctx.constants
+        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, size, alpha, beta, k, ctx.mask)
         gradient = Tensor(_channels_second(dx), grad.device)
         return masked(gradient) if ctx.mask else gradient, None, None, None, None
 
