@@ -3,7 +3,7 @@ Python exception.
 
 ``engine.py`` is what the CUDA backend's Python calls, and says how a launch is checked and how to step
 through a kernel in gdb; ``build.py`` compiles, ``runtime.py`` and ``native/`` run, ``include/cuda.h`` stands
-in for CUDA C++, ``faults.py`` lists what is caught.
+in for CUDA C++, ``faults.py`` lists what is caught, ``traffic.py`` counts bytes.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ below them; shared memory and outputs filled with another byte each time. The re
 Either way an access outside of an array, threads that wait at different barriers and the like raise an
 EmulatorFault, and the arrays keep what they held.
 
+``with engine.traffic() as records:`` runs each launch once and counts the bytes that it moves (``traffic.py``).
+
 To step through a kernel in gdb: ``gdb --args python script.py``, then ``set breakpoint pending on``, ``handle
 SIGSEGV nostop noprint pass``, ``break relu.cu:40 if threadIdx.x == 3 && blockIdx.x == 1`` and ``run``. The
 libraries carry debug information; ``print threadIdx``, ``next`` and ``up`` work as in any C++ program. A step
