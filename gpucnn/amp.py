@@ -85,8 +85,7 @@ class GradScaler:
         """``outputs`` (a loss) times the scale."""
         if not self.enabled:
             return outputs
-        state = self._on(outputs.device)
-        scaled: Tensor = ScaleBy.apply(outputs, Tensor(state[SCALE : SCALE + 1], outputs.device))
+        scaled: Tensor = ScaleBy.apply(outputs, self._on(outputs.device))
         return scaled
 
     def backward(self, loss: Tensor) -> None:
@@ -96,8 +95,8 @@ class GradScaler:
         if not self.enabled:
             loss.backward()
             return
-        state = self._on(loss.device)
-        loss.backward(Tensor(state[SCALE : SCALE + 1].reshape(loss.shape), loss.device))
+        scale = self._on(loss.device)
+        loss.backward(Tensor(scale.data.reshape(loss.shape), loss.device))
 
     def unscale_(self, optimizers: Optimizer | Iterable[Optimizer]) -> None:
         """Divides the gradients of one or more optimizers by the scale, in place, as their clipping wants it. One
@@ -213,8 +212,10 @@ class GradScaler:
     def _inverse(self) -> Any:
         return self._state[INVERSE : INVERSE + 1]
 
-    def _on(self, device: Device) -> Any:
-        """The state on ``device``, made there the first time."""
+    def _on(self, device: Device) -> Tensor:
+        """The scale (1,) on ``device``, where the state is made the first time. The tensor is kept, so that a capture
+        knows it.
+        """
         if self.device is None:
             self.device = device
         if device != self.device:
@@ -224,7 +225,8 @@ class GradScaler:
                 self._state = self._backend.from_host(self._start)
                 self._found = self._backend.from_host(np.zeros(SLOTS, np.float32))
             self._founds = [self._found[slot : slot + 1] for slot in range(SLOTS)]
-        return self._state
+            self._scale = Tensor(self._state[SCALE : SCALE + 1], device)
+        return self._scale
 
     def _check(self, parts: Sequence[tuple[FusedOptimizer, Pairs]], unscale: bool) -> None:
         parameters = [parameter for _, pairs in parts for _, parameter in pairs]
