@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn import settings
+from gpucnn import dtypes, settings
 
 SCALAR_TYPES: dict[str, type[np.generic]] = {
     "int": np.int32,
@@ -248,18 +248,9 @@ def _element_type(c_type: str) -> tuple[np.dtype[Any], int]:
     """The dtype of an array behind a pointer, and how many elements one ``c_type`` holds."""
     if c_type in HALF_TYPES:
         half, vector = HALF_TYPES[c_type]
-        return half_dtype(half), vector
+        return dtypes.as_dtype(half), vector
     scalar, vector = VECTOR_TYPES.get(c_type) or (SCALAR_TYPES[c_type], 1)
     return np.dtype(scalar), vector
-
-
-def half_dtype(name: str) -> np.dtype[Any]:
-    """The dtype "float16" or "bfloat16"; NumPy has the second from ml_dtypes, which is imported only for it."""
-    if name == "float16":
-        return np.dtype(np.float16)
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _value_parameter(text: str, structs: dict[str, str], where: str) -> Parameter:
