@@ -1,4 +1,5 @@
-"""The command line: `gpucnn train | eval | predict | plot | show | summary | bench | doctor`, or `python -m gpucnn`.
+"""The command line: `gpucnn train | eval | predict | plot | show | summary | bench | profile | doctor`, or `python -m
+gpucnn`.
 
 Exit codes: 0, 1 for a run that failed, 2 for bad input, 130 after Ctrl-C and 143 after SIGTERM; bad input is one
 line on standard error. typer and rich are imported in this folder and nowhere else, and what a command needs is

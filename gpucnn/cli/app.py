@@ -15,6 +15,7 @@ from gpucnn.cli.benchmark import bench
 from gpucnn.cli.doctor import doctor
 from gpucnn.cli.inference import evaluate, predict
 from gpucnn.cli.plot import plot
+from gpucnn.cli.profile import profile
 from gpucnn.cli.show import show
 from gpucnn.cli.summary import summary
 from gpucnn.cli.train import train
@@ -37,6 +38,7 @@ app.command("plot")(errors.guarded(plot))
 app.command("show")(errors.guarded(show))
 app.command("summary")(errors.guarded(summary))
 app.command("bench")(errors.guarded(bench))
+app.command("profile")(errors.guarded(profile))
 app.command("doctor")(errors.guarded(doctor))
 
 

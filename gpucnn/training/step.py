@@ -90,7 +90,7 @@ class TrainingStep:
         rows = loader.batch_size if batch < loader.whole_batches else len(loader.dataset) % loader.batch_size
         kind = (rows, *self._trained())
         self._place((epoch, batch, self.trainer.step))
-        if rows == loader.batch_size and self._can_replay(kind, lambda: self._capture_resident(loader)):
+        if rows == loader.batch_size and self._can_replay(kind, lambda: self.capture(loader)):
             self._replay(rows)
         else:
             self._eagerly(*self._made(loader, epoch, batch), kind)
@@ -135,7 +135,7 @@ class TrainingStep:
         if other_places and self.ring is not None:
             self.ring.start()  # fewer parts than other steps have: their places in the ring would be taken
         with step_memory.explained(self.trainer):
-            self._work(images, labels)
+            self.run(images, labels)
         self._warm = kind
         self._note(examples)
         if other_places and self.ring is not None:
@@ -151,7 +151,7 @@ class TrainingStep:
         if self.ring is not None:
             self.ring.note(self.trainer.step + 1, self._sizes(examples), self.trainer.reduction == "sum")
 
-    def _work(self, images: Tensor, labels: Tensor) -> None:
+    def run(self, images: Tensor, labels: Tensor) -> None:
         """All launches of a step after its batch's. No value is looked at."""
         trainer = self.trainer
         for optimizer in trainer.optimizers:
@@ -212,18 +212,19 @@ class TrainingStep:
             return False
         return True
 
-    def _capture_resident(self, loader: ResidentLoader) -> CapturedStep:
+    def capture(self, loader: ResidentLoader) -> CapturedStep:
+        """A whole step with the making of its batch; one has been run before."""
         images, labels = loader.buffers()
 
         def step() -> None:
             loader.load_into(images, labels)
-            self._work(images, labels)
+            self.run(images, labels)
 
         return CapturedStep(step, (), self.device)
 
     def _capture_batch(self, images: Tensor, labels: Tensor) -> CapturedStep:
         own = [Tensor(layout.canonical(tensor.data.copy()), self.device) for tensor in (images, labels)]
-        return CapturedStep(self._work, own, self.device)
+        return CapturedStep(self.run, own, self.device)
 
     # ---- results ----
 

@@ -1,0 +1,77 @@
+"""The training step that a profile takes apart: that of ``gpucnn train``, from its batch to its moving average."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gpucnn.bench.profile import Call, Profile, count, timed, watching
+from gpucnn.device import Device
+
+DEFAULT_GPU = "h200"
+FEW = 2  # images of the step that only loads kernels and makes the optimizers' state
+
+
+def profile_step(model: str, batch_size: int | None, precision: str, device: Device) -> Profile:
+    """The launches of one training step of a network with its recipe, on random images.
+
+    On ``cuda`` the step runs, and each launch is timed afterwards. On ``emulated`` a small step runs, and one of
+    ``batch_size`` is recorded only: its launches are counted at any size in seconds.
+
+    Raises ValueError for an unknown network or precision and for one that the GPU does not support.
+    """
+    from gpucnn import backends, models
+
+    name = models.canonical_name(model)
+    trainer, few, batches = _trainer(name, batch_size, precision, device)
+    backend: Any = backends.get(device)
+    calls: list[Call]
+    if device.type == "emulated":
+        trainer.work.run(*few.make(0, 0))
+        with watching(backend.launch) as seen:
+            trainer.work.capture(batches)
+        calls = [count(one) for one in seen]
+    else:
+        from gpucnn.backends.cuda.tuning import event_timer
+
+        for _ in range(2):
+            with watching(backend.launch) as seen:
+                trainer.work.run(*batches.make(0, 0))
+        backend.synchronize()
+        timer = event_timer(backend.engine)
+        calls = [replace(count(one), seconds=timed(one, backend.launch, timer)) for one in seen]
+    return Profile(name, batches.batch_size, precision, str(device), tuple(calls))
+
+
+def _trainer(name: str, batch_size: int | None, precision: str, device: Device) -> tuple[Any, Any, Any]:
+    """A trainer, a loader of few images and one of whole batches."""
+    import gpucnn
+    from gpucnn import models, training
+    from gpucnn.data import Dataset, loader_for
+    from gpucnn.optim.moving_average import MovingAverage, tutorial_decay
+    from gpucnn.training import build
+    from gpucnn.training.inputs import transforms
+
+    config = training.config_for(name)
+    size = batch_size or config.batch_size
+    gpucnn.manual_seed(0)
+    network = models.create(name, device=device)
+    shape = network.input_shape
+    sides = (32, 32) if name == "lecture_cnn" else shape[1:]
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (size, *sides, shape[0]), dtype=np.uint8)
+    labels = generator.integers(0, 10, size)
+    data = Dataset(images, labels, tuple(map(str, range(10))), name="random images")
+    transform, _ = transforms(network, "cifar10", config.augmentation)
+    few, batches = (
+        loader_for(data, n, shuffle=True, transform=transform, seed=0, device=device) for n in (min(FEW, size), size)
+    )
+    decay = config.average_decay
+    average = None if decay is None else MovingAverage(network.parameters(), tutorial_decay(decay), network.buffers())
+    trainer = training.Trainer(
+        network, batches, None, build.optimizers(config, network), average, reduction=config.reduction,
+        label_smoothing=config.label_smoothing, clip_norm=config.clip_norm, precision=precision, graph=False,
+    )  # fmt: skip
+    return trainer, few, batches
