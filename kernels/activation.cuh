@@ -59,13 +59,6 @@ struct Silu {
     }
 };
 
-// body(activation) for the one of these activations whose number is `kind`: all threads take the same branch, and each activation has a
-// loop of its own.
-template <typename... Activations, typename Body>
-__device__ __forceinline__ void with_activation(int kind, Body body) {
-    ((kind == Activations::KIND ? body(Activations()) : void()), ...);
-}
-
 // ---- whole arrays: a thread owns every grid-th M ----
 
 template <typename Activation, typename M>

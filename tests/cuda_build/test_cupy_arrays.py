@@ -100,8 +100,8 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
         "conv2d_fprop_64x64_vec4", "conv2d_fprop_64x64_vec4", "conv2d_dgrad_64x64_vec4",
         "conv2d_wgrad_64x128_vec4", "split_k_reduce", "column_sums", "column_sums",
         "max_pool2d_forward_3x3_vec4", "max_pool2d_backward_3x3_vec4", "lrn_forward_9_vec4", "lrn_backward_9_vec4",
-        "batch_norm_statistics_vec4", "batch_norm_finish_statistics", "batch_norm_forward_vec4",
-        "batch_norm_sums_vec4", "batch_norm_finish_sums", "batch_norm_backward_vec4", "dropout_vec4",
+        "batch_norm_statistics_vec4", "batch_norm_forward_vec4", "batch_norm_sums_vec4", "batch_norm_backward_vec4",
+        "dropout_vec4",
         "gemm_nt_64x64_vec4", "split_k_reduce", "cross_entropy_forward_long", "cross_entropy_backward_long",
     ]  # fmt: skip
 

@@ -43,13 +43,13 @@ def test_long_slabs_and_long_grids(backend: Any, shape: tuple[int, ...], monkeyp
 
 
 @pytest.mark.parametrize("shape", [(199, 37), (211, 140)])
-def test_more_slabs_than_a_finishing_block_has_rows(
+def test_more_slabs_than_the_last_block_has_rows(
     backend: Any, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_norm, "ROWS_PER_THREAD", 1)
     monkeypatch.setattr(batch_norm, "THREADS", 64)
     plan = batch_norm._Plan.of(*shape, backend.empty(shape))
-    assert plan.slabs()[0] > 2 * batch_norm.FINISH_ROWS
+    assert plan.slabs()[0] > 2 * plan.block[1]
     check_batch_norm(backend, shape, 5)
 
 
@@ -57,19 +57,18 @@ def test_slices_off_16_bytes_take_the_scalar_kernels(backend: Any) -> None:
     with launches(backend) as names:
         check_batch_norm(backend, (6, 8), to_device=lambda array: unaligned(backend, array))
     assert names == [
-        "batch_norm_statistics", "batch_norm_finish_statistics", "batch_norm_forward",
-        "batch_norm_sums", "batch_norm_finish_sums", "batch_norm_backward",
+        "batch_norm_statistics", "batch_norm_forward", "batch_norm_sums", "batch_norm_backward",
     ]  # fmt: skip
 
 
 def test_how_many_launches_a_call_makes(backend: Any) -> None:
-    """Three forward and three back in training, one each in evaluation; what nobody needs is not computed."""
+    """Two forward and two back in training, one each in evaluation; what nobody needs is not computed."""
     x, ones = backend.from_host(normal(0, (6, 8), np.float32)), backend.from_host(np.ones(8, np.float32))
     with launches(backend) as names:
         statistics = backend.batch_norm_statistics(x, None, None, 0.1)
         backend.batch_norm_forward(x, statistics, ones, ones, EPS)
-    assert names == ["batch_norm_statistics_vec4", "batch_norm_finish_statistics", "batch_norm_forward_vec4"]
-    sums = ["batch_norm_sums_vec4", "batch_norm_finish_sums"]
+    assert names == ["batch_norm_statistics_vec4", "batch_norm_forward_vec4"]
+    sums = ["batch_norm_sums_vec4"]
     for training, needs, expected in [
         (True, (True, False, False), [*sums, "batch_norm_backward_vec4"]),
         (True, (False, True, False), sums),

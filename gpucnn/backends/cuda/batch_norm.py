@@ -1,4 +1,7 @@
-"""Batch normalisation on kernels/batch_norm.cu: three launches forward and back in training, one in evaluation."""
+"""Batch normalisation on kernels/batch_norm.cu, batch_norm_smooth.cu and batch_norm_half.cu.
+
+Two launches forward and two back in training, one each in evaluation, the activation behind it included.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,40 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array, BatchStatistics
-from gpucnn.backends.cuda import activation as smooth
-from gpucnn.backends.cuda import elementwise
-from gpucnn.backends.cuda.grids import MAX_BLOCKS, MAX_ROW_BLOCKS, THREADS, ceil_div, fits_vectors, power_of_two
+from gpucnn.backends.cuda import elementwise, instances
+from gpucnn.backends.cuda.activation import ACTIVATIONS
+from gpucnn.backends.cuda.grids import MAX_BLOCKS, MAX_ROW_BLOCKS, THREADS, ceil_div, power_of_two
 
-SOURCE = "batch_norm.cu"
+FAMILY = "batch_norm"
+SMOOTH = ("gelu_tanh", "silu")  # which float32 instances of their own are for
 WARP = 32
-FINISH_COLUMNS, FINISH_ROWS = 8, 32  # the block of the finishing kernels
 ROWS_PER_THREAD = 8  # at least, before there are more slabs or blocks: what a thread reads of its channel is read once
-MOST_SLABS = 512  # of all columns together: enough to fill a GPU, and few to join
+MOST_SLABS = 256  # of all columns together: enough to fill a GPU, and few for the last block to join
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How a kernel covers (rows, C): the suffix of its name, its columns, and its blocks."""
+    """How a kernel covers (rows, C): the dtype and lanes of its instance, its columns, and its blocks."""
 
-    suffix: str
+    dtype: Any
+    lanes: int
     rows: int
     columns: int
     block: tuple[int, int]
 
     @staticmethod
     def of(rows: int, channels: int, *arrays: Array) -> _Plan:
-        vector = channels % 4 == 0 and fits_vectors(*arrays)
-        columns = channels // 4 if vector else channels
+        lanes = instances.channel_lanes(channels, *arrays)
+        columns = channels // lanes
         tile = power_of_two(columns, 1, WARP)
-        return _Plan("_vec4" if vector else "", rows, columns, (tile, THREADS // tile))
+        return _Plan(arrays[0].dtype, lanes, rows, columns, (tile, THREADS // tile))
+
+    def instance(self, name: str, activation: str | None = None) -> tuple[str, str]:
+        """Source and kernel."""
+        suffix = instances.suffix(self.dtype, self.lanes)
+        if activation in SMOOTH and self.dtype.itemsize == 4:
+            return "batch_norm_smooth.cu", f"batch_norm_{name}_smooth{suffix}"
+        return instances.source(FAMILY, self.dtype), f"batch_norm_{name}{suffix}"
 
     def row_blocks(self, most: int) -> int:
         """How many blocks share the rows of a column, ``most`` of all columns together."""
@@ -48,6 +59,12 @@ class _Plan:
         """(slabs, rows of each): every slab has at least one row."""
         rows_per_slab = ceil_div(self.rows, self.row_blocks(MOST_SLABS))
         return ceil_div(self.rows, rows_per_slab), rows_per_slab
+
+    def joining(self, backend: Any, slabs: int) -> tuple[Array | None, Array | None]:
+        """The slabs' results and the counters of the columns' blocks; none for one slab, which is the last itself."""
+        if slabs == 1:
+            return None, None
+        return backend.empty((slabs, 2, self.columns * self.lanes)), backend.counters(self.column_blocks)
 
 
 def statistics(
@@ -70,14 +87,11 @@ def statistics(
         return empty[0], empty[1], empty[2]
     plan = _Plan.of(rows, channels, x)
     slabs, rows_per_slab = plan.slabs()
-    partial, result = backend.empty((slabs, 2, channels)), backend.empty((3, channels))
+    result = backend.empty((3, channels))
     backend.launch(
-        SOURCE, f"batch_norm_statistics{plan.suffix}", (plan.column_blocks, slabs), plan.block,
-        x, partial, rows, plan.columns, rows_per_slab,
-    )  # fmt: skip
-    backend.launch(
-        SOURCE, "batch_norm_finish_statistics", ceil_div(channels, FINISH_COLUMNS), (FINISH_COLUMNS, FINISH_ROWS),
-        partial, x, running_mean, running_var, batches, result, rows, channels, rows_per_slab, slabs, 1 - momentum, momentum,
+        *plan.instance("statistics"), (plan.column_blocks, slabs), plan.block,
+        x, *plan.joining(backend, slabs), running_mean, running_var, batches, result,
+        rows, plan.columns, rows_per_slab, 1 - momentum, momentum,
     )  # fmt: skip
     return result[0], result[1], result[2]
 
@@ -92,10 +106,7 @@ def forward(
     activation: str | None = None,
 ) -> Array:
     """y = f((x - mean) / sqrt(var + eps) * weight + bias), like x (..., C), f by the name in ``activation``."""
-    z = _affine(backend, x, *statistics, weight, bias, eps)
-    if activation is None:
-        return z
-    return elementwise.relu_forward(backend, z) if activation == "relu" else smooth.forward(backend, activation, z)
+    return _affine(backend, x, *statistics, weight, bias, eps, activation)
 
 
 def backward(
@@ -111,58 +122,51 @@ def backward(
     activation: str | None = None,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """dx like x, dweight and dbias (C,), each None unless needed, as base.py states them."""
-    if activation is not None:
-        z = _affine(backend, x, *statistics, weight, bias, eps)
-        relu = activation == "relu"
-        dy = elementwise.relu_backward(backend, dy, z) if relu else smooth.backward(backend, activation, dy, z)
     need_x, need_weight, need_bias = needs
-    mean, remainder, var = statistics
     channels = x.shape[-1]
     rows = x.size // channels
     if not rows:
-        sizes = (x.shape, (channels,), (channels,))
-        return tuple(backend.xp.zeros(s, np.float32) if n else None for s, n in zip(sizes, needs, strict=True))  # type: ignore[return-value]
-    centred = need_weight or (need_x and training)
+        xp = backend.xp
+        dx, dweight, dbias = (xp.zeros_like(x), *(xp.zeros((channels,), np.float32) for _ in range(2)))
+        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None
     dx = dweight = dbias = coefficients = None
-    if centred:
+    given = *statistics, weight, bias
+    kind = ACTIVATIONS[activation]
+    if need_weight or (need_x and training) or (need_bias and activation is not None):
         plan = _Plan.of(rows, channels, dy, x)
         slabs, rows_per_slab = plan.slabs()
-        partial = backend.empty((slabs, 2, channels))
-        backend.launch(
-            SOURCE, f"batch_norm_sums{plan.suffix}", (plan.column_blocks, slabs), plan.block,
-            dy, x, mean, partial, rows, plan.columns, rows_per_slab,
-        )  # fmt: skip
         dweight = backend.empty((channels,)) if need_weight else None
         dbias = backend.empty((channels,)) if need_bias else None
         coefficients = backend.empty((2, channels)) if need_x and training else None
         backend.launch(
-            SOURCE, "batch_norm_finish_sums", ceil_div(channels, FINISH_COLUMNS), (FINISH_COLUMNS, FINISH_ROWS),
-            partial, remainder, var, dweight, dbias, coefficients, rows, channels, slabs, eps,
+            *plan.instance("sums", activation), (plan.column_blocks, slabs), plan.block,
+            dy, x, *given, *plan.joining(backend, slabs), dweight, dbias, coefficients,
+            rows, plan.columns, rows_per_slab, eps, kind,
         )  # fmt: skip
     elif need_bias:
         dbias = elementwise.bias_grad(backend, dy)
-    if need_x and training:
-        dx = backend.empty(x.shape)
+    if need_x and (training or activation is not None):
+        dx = backend.empty(x.shape, x.dtype)
         plan = _Plan.of(rows, channels, dy, x, dx)
         backend.launch(
-            SOURCE, f"batch_norm_backward{plan.suffix}", (plan.column_blocks, plan.row_blocks(MAX_BLOCKS)), plan.block,
-            dy, x, mean, var, weight, coefficients, dx, rows, plan.columns, eps,
+            *plan.instance("backward", activation), (plan.column_blocks, plan.row_blocks(MAX_BLOCKS)), plan.block,
+            dy, x, *given, coefficients, dx, rows, plan.columns, eps, kind,
         )  # fmt: skip
     elif need_x:
-        dx = _affine(backend, dy, None, None, var, weight, None, eps)
+        dx = _affine(backend, dy, None, None, statistics[2], weight, None, eps, None)
     return dx, dweight, dbias
 
 
 def _affine(
     backend: Any, x: Array, mean: Array | None, remainder: Array | None, var: Array, weight: Array | None,
-    bias: Array | None, eps: float,
+    bias: Array | None, eps: float, activation: str | None,
 ) -> Array:  # fmt: skip
-    y = backend.empty(x.shape)
+    y = backend.empty(x.shape, x.dtype)
     channels = x.shape[-1]
     plan = _Plan.of(x.size // channels, channels, x, y)
     grid = (plan.column_blocks, plan.row_blocks(MAX_BLOCKS) if plan.rows else 0)
     backend.launch(
-        SOURCE, f"batch_norm_forward{plan.suffix}", grid, plan.block,
-        x, mean, remainder, var, weight, bias, y, plan.rows, plan.columns, eps,
+        *plan.instance("forward", activation), grid, plan.block,
+        x, mean, remainder, var, weight, bias, y, plan.rows, plan.columns, eps, ACTIVATIONS[activation],
     )  # fmt: skip
     return y
