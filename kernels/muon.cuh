@@ -119,7 +119,7 @@ __device__ __forceinline__ void product(
         if (k + P::BK < depth) fetch(k + P::BK);
         const float* a_rows = a_shared + buffer * P::A_SIZE + row * P::PITCH;
         const float* b_rows = b_shared + buffer * P::B_SIZE + (P::B_ROWS ? column * P::PITCH : column);
-#pragma unroll
+#pragma unroll 1  // a body of 128 FMAs is long enough, and two at once need too many registers on sm_100 and sm_120
         for (int at = 0; at < P::SLICE; at += 4) multiply<P>(a_rows, b_rows, slice * P::SLICE + at, sums);
     }
     __syncthreads();  // before the sums take the stages' place
