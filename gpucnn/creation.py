@@ -19,7 +19,8 @@ def _on_device(array: np.ndarray[Any, Any], device: DeviceLike, requires_grad: b
     where = resolve_device(device)
     backend = backends.get(where)
     with backend.context():
-        return Tensor(array if backend.xp is np else backend.from_host(array), where, requires_grad)
+        in_place = backend.xp is np and not backend.capturing
+        return Tensor(array if in_place else backend.from_host(array), where, requires_grad)
 
 
 def tensor(data: Any, dtype: Any = None, device: DeviceLike = None, requires_grad: bool = False) -> Tensor:

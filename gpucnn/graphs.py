@@ -61,6 +61,8 @@ class CapturedStep:
                 self.engine.capture = self._capture
                 with self._capture.open():
                     self.outputs = step(*self.inputs)
+                    for tensor in _results(self.outputs):
+                        self._capture.check_result(tensor.data)
                     self._deltas = self._drawn()
         finally:
             self.engine.capture = None
@@ -164,6 +166,14 @@ def _tensors(device: Device) -> list[Tensor]:
     """All tensors on a device that anybody holds."""
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
     return [tensor for tensor in found if "data" in vars(tensor) and tensor.device == device]
+
+
+def _results(outputs: Any) -> list[Tensor]:
+    """The tensors in what a step returns."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    values = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, (list, tuple)) else ()
+    return [tensor for value in values for tensor in _results(value)]
 
 
 def _counts(state: dict[str, Any]) -> dict[int, int]:

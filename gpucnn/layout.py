@@ -41,6 +41,11 @@ def note_copy() -> None:
     _copies += 1
 
 
+def as_array(xp: Any, value: Any) -> Array:
+    """``value``, what a function of the array module ``xp`` gave, as an array: of NumPy's it may be a scalar."""
+    return value if isinstance(value, xp.ndarray) else xp.asarray(value)
+
+
 def owner(array: Array) -> Array:
     """The array whose memory ``array`` views, itself where that is its own."""
     while getattr(array, "base", None) is not None:

@@ -449,7 +449,7 @@ def filled(name: str, shape: tuple[int, ...], dtype: Any, device: Device) -> Ten
     """What the array module's ``zeros``, ``ones`` or ``empty`` makes, as a tensor."""
     backend = backends.get(device)
     with backend.context():
-        if name != "empty" and getattr(getattr(backend, "engine", None), "capturing", False):
+        if backend.capturing and name != "empty":
             array = layout.allocate(backend.empty, shape, dtypes.as_dtype(dtype))  # type: ignore[attr-defined]
             array.fill(1 if name == "ones" else 0)
             return Tensor(array, device)

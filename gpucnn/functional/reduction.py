@@ -89,7 +89,7 @@ def _positions(x: Tensor, axis: int, argmax_or_argmin: str) -> Any:
     xp = x.backend.xp
     if not x.numel():
         return xp.zeros((*x.shape[:axis], *x.shape[axis + 1 :]), dtype=int64)
-    return xp.asarray(getattr(xp, argmax_or_argmin)(x.data, axis=axis)).astype(int64)
+    return layout.as_array(xp, getattr(xp, argmax_or_argmin)(x.data, axis=axis)).astype(int64)
 
 
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -156,7 +156,7 @@ def _arg(operator: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor
     xp = input.backend.xp
     with running_on(input.device):
         if axis is None:
-            found = xp.asarray(getattr(xp, operator)(layout.contiguous(input.data))).astype(int64)
+            found = layout.as_array(xp, getattr(xp, operator)(layout.contiguous(input.data))).astype(int64)
             return Tensor(found.reshape((1,) * input.ndim if keepdim else ()), input.device)
         found = _positions(input, axis, operator)
         return Tensor(layout.canonical(xp.expand_dims(found, axis) if keepdim else found), input.device)

@@ -95,8 +95,8 @@ class Index(Function):
         ctx.shape, ctx.index, ctx.basic = x.shape, index, basic
         part = x.data[index]
         if basic:
-            return _alias(x, x.backend.xp.asarray(part))
-        return Tensor(layout.canonical(x.backend.xp.asarray(part)), x.device)
+            return _alias(x, layout.as_array(x.backend.xp, part))
+        return Tensor(layout.canonical(layout.as_array(x.backend.xp, part)), x.device)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -108,7 +108,7 @@ class Index(Function):
             size = math.prod(ctx.shape)
             positions = xp.arange(size, dtype=int64).reshape(ctx.shape)[ctx.index]
             values = layout.contiguous(grad.data).reshape(-1)
-            dx = backend.scatter_add(size, xp.ascontiguousarray(positions).reshape(-1), values).reshape(ctx.shape)
+            dx = backend.scatter_add(size, layout.contiguous(positions).reshape(-1), values).reshape(ctx.shape)
         return Tensor(layout.canonical(dx), grad.device), None, None
 
 
@@ -122,10 +122,10 @@ class Cat(Function):
         ctx.axis, ctx.sizes = axis, [tensor.shape[axis] for tensor in tensors]
         if tensors[0].ndim == 4:
             parts = [tensor.data.transpose(0, 2, 3, 1).astype(dtype, copy=False) for tensor in tensors]
-            joined = layout.nchw(xp.ascontiguousarray(xp.concatenate(parts, axis=_TO_NHWC[axis])))
+            joined = layout.nchw(layout.contiguous(xp.concatenate(parts, axis=_TO_NHWC[axis])))
         else:
             parts = [tensor.data.astype(dtype, copy=False) for tensor in tensors]
-            joined = xp.ascontiguousarray(xp.concatenate(parts, axis=axis))
+            joined = layout.contiguous(xp.concatenate(parts, axis=axis))
         return Tensor(joined, tensors[0].device)
 
     @staticmethod

@@ -50,14 +50,14 @@ def logits(model: Module, images: Tensor, views: str = "none") -> Tensor:
         raise ValueError(f"six views need images of at least 2x2 pixels, got {tuple(images.shape)}")
     padded = xp.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     shifted = [padded[:, :h, :w], padded[:, 2:, 2:]]
-    first, second = (_mirrored(model, _tensor(xp.ascontiguousarray(view), images)) for view in shifted)
+    first, second = (_mirrored(model, _tensor(layout.contiguous(view), images)) for view in shifted)
     return centre * 0.5 + first * 0.25 + second * 0.25
 
 
 def _mirrored(model: Module, images: Tensor) -> Tensor:
     """The mean over the images and their mirror images."""
-    xp, pixels = images.backend.xp, layout.nhwc(images.data)
-    mirror = _tensor(xp.ascontiguousarray(pixels[:, :, ::-1]), images)
+    pixels = layout.nhwc(images.data)
+    mirror = _tensor(layout.contiguous(pixels[:, :, ::-1]), images)
     mean: Tensor = model(images) * 0.5 + model(mirror) * 0.5
     return mean
 

@@ -124,6 +124,11 @@ class CudaBackend(Backend):
                 self.xp.cuda.Device(self.engine.index).synchronize()
             self.check_faults()
 
+    @property
+    def capturing(self) -> bool:  # type: ignore[override]
+        """Whether this thread's launches are recorded and not run."""
+        return bool(self.engine.capturing)
+
     def stream_offset(self, purpose: int = Purpose.DROPOUT) -> Array | None:
         """While a step is captured an int64 array (1,) on the device: a kernel that draws from a random stream of this
         ``purpose`` adds it to the stream's step, so that each replay has numbers of its own. None otherwise."""

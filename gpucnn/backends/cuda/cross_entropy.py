@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn import layout
 from gpucnn.backends.base import Array
 from gpucnn.backends.cuda import elementwise, faults
 from gpucnn.backends.cuda.grids import THREADS, blocks
@@ -54,7 +55,7 @@ def step(backend: Any, logits: Array, labels: Array, smoothing: float, factor: f
     dlogits = backward(backend, upstream, logits, labels, log_sum_exp, smoothing)
     loss = elementwise.bias_grad(backend, losses.reshape(-1, 1)) * np.float32(factor)
     correct = (logits.argmax(axis=1) == labels).sum(dtype=np.int32).reshape(1)
-    return loss, dlogits, xp.asarray(correct)
+    return loss, dlogits, layout.as_array(xp, correct)
 
 
 def _label_type(labels: Array) -> str:

@@ -110,6 +110,9 @@ class Recording(Capture):
             self._mark([array])
         self._work.append(functools.partial(_quietly, work))
 
+    def check_result(self, array: Any) -> None:
+        self._check(array, "the step returns a tensor")
+
     def _mark(self, arrays: Iterable[Any]) -> None:
         self._written.update(id(owner) for array in arrays if id(owner := layout.owner(array)) in self._made)
 
