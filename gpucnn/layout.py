@@ -108,8 +108,16 @@ def memory_view(array: Array) -> Array:
 
 
 def is_dense(array: Array) -> bool:
-    """Whether the elements lie side by side, in C order or channels-last, so that :func:`memory_view` is free."""
-    return bool(array.flags.c_contiguous) or is_channels_last(array)
+    """Whether the elements lie side by side, in whatever order of the axes, as :func:`memory_view` wants them."""
+    return bool(array.flags.c_contiguous) or bool(array.transpose(memory_axes(array)).flags.c_contiguous)
+
+
+def from_memory(view: Array, array: Array) -> Array:
+    """``view``, an array like the :func:`memory_view` of ``array``, with the axes of ``array``; always a view."""
+    if array.flags.c_contiguous:
+        return view
+    axes = memory_axes(array)
+    return view.transpose([axes.index(axis) for axis in range(array.ndim)])
 
 
 def like(array: Array, other: Array) -> Array:

@@ -15,7 +15,6 @@ from gpucnn.functional.operands import (
     common_dtype,
     compute,
     compute_alike,
-    in_order_of,
     reference,
     shape_of,
     unbroadcast,
@@ -53,7 +52,8 @@ class AddReLU(Function):
         if not ctx.received_masked:
             first = layout.settled(z.data)
             dz = layout.memory_view(layout.like(layout.settled(grad.data), first))
-            grad = in_order_of(first, grad.backend.relu_backward(dz, layout.memory_view(first)), grad)
+            dx = grad.backend.relu_backward(dz, layout.memory_view(first))
+            grad = Tensor(layout.from_memory(dx, first), grad.device)
         need_x, need_y = ctx.needs_input_grad
         return grad if need_x else None, grad if need_y else None
 

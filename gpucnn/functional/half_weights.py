@@ -11,8 +11,6 @@ import threading
 import weakref
 from typing import Any
 
-import numpy as np
-
 from gpucnn import dtypes, layout
 from gpucnn.backends.launch import address
 from gpucnn.precision import half_dtype
@@ -25,20 +23,22 @@ State = tuple[int, int, int]  # of a weight: its version (the object and its cou
 class _Copy:
     """One weight's rounded copy, of its shape and memory order."""
 
-    __slots__ = ("array", "backend", "state", "used", "weight")
+    __slots__ = ("array", "backend", "state", "strides", "used", "weight")
 
     def __init__(self, weight: Tensor, dtype: Any, forget: Any) -> None:
         self.weight = weakref.ref(weight, forget)
         self.backend = weight.backend
         view = layout.memory_view(weight.data)
-        array = self.backend.empty(view.shape, dtype)  # type: ignore[attr-defined]
-        self.array = array.transpose(np.argsort(layout.memory_axes(weight.data)).tolist()) if weight.ndim else array
+        self.array = layout.from_memory(self.backend.empty(view.shape, dtype), weight.data)  # type: ignore[attr-defined]
+        self.strides = weight.data.strides
         self.state: State | None = None
         self.used = 0  # in which round
 
 
 class _Copies:
-    """All copies, by the identity of the weight and the dtype. A round begins when weights are rounded again."""
+    """All copies, by the identity of the weight and the dtype. A round begins when weights are rounded again: those of
+    a step belong to one, however many networks there are.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -57,7 +57,7 @@ class _Copies:
         key = id(weight), dtype.name
         copy = self.known.get(key)
         fits = copy is not None and copy.weight() is weight and copy.backend is weight.backend
-        if copy is None or not fits or copy.array.shape != weight.shape or copy.array.strides != _halved(weight):
+        if copy is None or not fits or copy.array.shape != weight.shape or copy.strides != weight.data.strides:
 
             def forget(reference: Any) -> None:
                 with self.lock:
@@ -68,22 +68,24 @@ class _Copies:
         return copy
 
     def _round_again(self, wanted: _Copy, dtype: Any) -> None:
-        """Rounds ``wanted`` and what else is out of date and was in use in the round of its last use."""
-        group = []
-        for copy in list(self.known.values()):
-            weight = copy.weight()
-            if weight is None or copy.backend is not wanted.backend or copy.array.dtype != dtype:
-                continue
-            same_round = copy is wanted or (copy.used == wanted.used and copy.state is not None)
-            if same_round and copy.state != _state(weight) and weight.data.dtype == float32:
-                group.append((copy, weight))
-        arrays = [layout.memory_view(weight.data) for _, weight in group]
-        wanted.backend.cast_all(arrays, [layout.memory_view(copy.array) for copy, _ in group])
+        """Rounds ``wanted`` and what else is out of date and was in use when ``wanted`` was last; a new one alone."""
+        own = wanted.weight()
+        assert own is not None  # the caller holds it
+        group = [(wanted, own)]
+        if wanted.state is not None:
+            for copy in list(self.known.values()):
+                weight = copy.weight()
+                if copy is wanted or weight is None or copy.used != wanted.used or copy.state == _state(weight):
+                    continue
+                if copy.backend is wanted.backend and copy.array.dtype == dtype and weight.data.dtype == float32:
+                    group.append((copy, weight))
+            self.round += 1
+        wanted.backend.cast_all(
+            [layout.memory_view(weight.data) for _, weight in group],
+            [layout.memory_view(copy.array) for copy, _ in group],
+        )
         for copy, weight in group:
-            copy.state = _state(weight)
-        self.round += 1
-        for copy, _ in group:
-            copy.used = self.round
+            copy.state, copy.used = _state(weight), self.round
 
 
 _copies = _Copies()
@@ -91,10 +93,6 @@ _copies = _Copies()
 
 def _state(weight: Tensor) -> State:
     return id(weight.version), weight.version.count, address(weight.data)
-
-
-def _halved(weight: Tensor) -> tuple[int, ...]:
-    return tuple(stride // 2 for stride in weight.data.strides)
 
 
 def rounded(weight: Tensor, dtype: Any) -> Array:

@@ -59,22 +59,18 @@ def _on_kernel(like: Tensor, ufunc: str, operands: tuple[Operand, ...]) -> Tenso
     if ufunc == "add" and len(tensors) == 2:
         return added(tensors[0], tensors[1], None)
     if ufunc == "multiply" and len(tensors) == 1:
-        view = layout.memory_view(like.data)
         number = next(o for o in operands if not isinstance(o, Tensor))
-        return in_order_of(like.data, backend.scale(view, float(number)), like)
+        result = backend.scale(layout.memory_view(like.data), float(number))
+        return Tensor(layout.from_memory(result, like.data), like.device)
     return None
 
 
 def added(x: Tensor, y: Tensor, activation: str | None) -> Tensor:
     """f(x + y) of two tensors of one shape and dtype that the device computes in, f the identity or ReLU."""
     first = layout.settled(x.data)
-    view, other = layout.memory_view(first), layout.memory_view(layout.like(layout.settled(y.data), first))
-    return in_order_of(first, x.backend.add(view, other, activation), x)
-
-
-def in_order_of(array: Any, result: Any, like: Tensor) -> Tensor:
-    """``result``, computed from the memory view of a dense ``array``, as a tensor of its shape."""
-    return Tensor(result if array.flags.c_contiguous else layout.nchw(result), like.device)
+    other = layout.memory_view(layout.like(layout.settled(y.data), first))
+    result = x.backend.add(layout.memory_view(first), other, activation)
+    return Tensor(layout.from_memory(result, first), x.device)
 
 
 def common_dtype(*operands: Operand) -> np.dtype[Any]:

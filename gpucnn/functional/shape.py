@@ -177,9 +177,7 @@ def _moved(x: Tensor, device: Device, dtype: Any) -> Tensor:
 
 def _cast(x: Tensor, array: Any, dtype: Any) -> Any:
     if float32 in (array.dtype, dtype) and (dtypes.is_half(array.dtype) or dtypes.is_half(dtype)):
-        view = layout.memory_view(array)
-        result = x.backend.cast(view, dtype)
-        return result if view is array else result.transpose(np.argsort(layout.memory_axes(array)).tolist())
+        return layout.from_memory(x.backend.cast(layout.memory_view(array), dtype), array)
     if array.ndim != 4:
         return array.astype(dtype, order="K")
     return layout.elementwise(lambda a: a.astype(dtype), array)
