@@ -349,6 +349,8 @@ class Backend(ABC):
 
         loss = factor * (sum of the losses of softmax_cross_entropy_forward, in a fixed order); dlogits is its gradient;
         correct counts the rows whose largest logit is the label's (the first of equals, NaN above all, as in argmax).
+        loss is float32 for half logits, and dlogits of float16 logits is float32 too: a loss scale comes before the
+        rounding.
         """
 
     # ---- indexing ----
