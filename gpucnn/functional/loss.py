@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn import dtypes, layout
+from gpucnn import layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
 from gpucnn.tensor import Tensor, float32, int32
@@ -58,8 +58,8 @@ class SoftmaxCrossEntropyStep(Function):
 
 
 def _memory(logits: Tensor, labels: Tensor) -> tuple[Any, Any]:
-    """The arrays of both, C-contiguous, logits of half types in float32."""
-    wide = logits.detach().to(dtype=float32) if dtypes.is_half(logits.dtype) else logits
+    """The arrays of both, C-contiguous; logits of half types in float32 where the device does not compute with them."""
+    wide = logits if logits.backend.computes(logits.dtype) else logits.detach().to(dtype=float32)
     return layout.contiguous(wide.data), layout.contiguous(labels.data)
 
 
