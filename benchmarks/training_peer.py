@@ -26,14 +26,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.torch_recipes import NETWORKS, factor, logits_of_views, optimizer
 from gpucnn import data, machine, models, random
+from gpucnn.bench.torch_networks import NETWORKS
+from gpucnn.bench.torch_recipes import factor, logits_of_views, optimizer
 from gpucnn.cli.train import parsed
 from gpucnn.training import build
 from gpucnn.training.config import Config
 from gpucnn.training.recipes import config_for
 
 EVALUATION_BATCH = 500
+RECIPES = ("resnet9", "airbench94")
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Peer:
     """
 
     def __init__(self, config: Config, noise: float = 0.0) -> None:
-        if config.model not in NETWORKS or config.accumulate != 1 or config.clip_norm or config.average_decay:
+        if config.model not in RECIPES or config.accumulate != 1 or config.clip_norm or config.average_decay:
             raise ValueError(f"training_peer: no PyTorch form of {config.model} with these options")
         self.config = config
         limits = (config.train_images, config.test_images)
@@ -171,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_peer", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("recipe", help=f"{', '.join(NETWORKS)}, or a TOML file for one of them")
+    parser.add_argument("recipe", help=f"{', '.join(RECIPES)}, or a TOML file for one of them")
     parser.add_argument("--epochs", type=int, help="passes over the training images; the schedule is stretched to them")
     parser.add_argument("--steps", type=int, help="stop after so many steps; the schedule stays as it is")
     parser.add_argument("--batch-size", type=int)

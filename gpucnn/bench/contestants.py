@@ -47,7 +47,7 @@ class Contestant:
         """A network with fresh weights and all that its training steps need."""
         if self.framework == "gpucnn":
             return GpucnnTrainer(self.device)
-        from gpucnn.bench.torch_networks import LectureTrainer
+        from gpucnn.bench.torch_lecture import LectureTrainer
 
         return LectureTrainer(self.device, self.layout)
 
@@ -123,7 +123,7 @@ def _torch_has(device: str) -> bool:
         return True
     if not device.startswith("cuda"):
         return False
-    from gpucnn.bench.torch_networks import gpu_available
+    from gpucnn.bench.torch_settings import gpu_available
 
     return gpu_available()
 

@@ -1,20 +1,18 @@
-"""PyTorch's form of the networks that we measure ourselves against, layer for layer and constant for constant.
+"""PyTorch's form of the networks that we measure ourselves against, layer for layer and constant for constant, written
+from their sources alone.
 
-The one file of the package that imports PyTorch, and only the benchmark imports it.
+Modules have the names that gpucnn's networks give them, so that weights can be copied over by name.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from gpucnn.bench.contestants import LEARNING_RATE
-
-WEIGHT_DECAY = 0.004  # on the two hidden linear layers alone
-AVERAGE_DECAY = 0.9999
+WEIGHT_DECAY = 0.004  # on the lecture network's two hidden linear layers alone
 
 
 class LectureNetwork(nn.Module):
@@ -41,60 +39,110 @@ class LectureNetwork(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
             nn.init.constant_(layer.bias, bias)
 
-    def forward(self, images: Any) -> Any:
+    def forward(self, images: Tensor) -> Tensor:
         x = self.norm1(self.pool1(torch.relu(self.conv1(images))))
         x = self.pool2(self.norm2(torch.relu(self.conv2(x))))
         x = torch.relu(self.local3(x.flatten(1)))
         x = torch.relu(self.local4(x))
         return self.softmax_linear(x)
 
+    def sets(self) -> dict[str, list[nn.Parameter]]:
+        """One optimizer has them all."""
+        return {"all": list(self.parameters())}
 
-class LectureTrainer:
-    """Training steps of the lecture network in PyTorch eager, float32: SGD, weight decay, moving average of weights.
-
-    Args:
-        device: "cpu" or "cuda" or "cuda:<index>", PyTorch's names.
-        layout: "contiguous" or "channels_last", PyTorch's memory format for weights and images.
-    """
-
-    takes_arrays = True
-
-    def __init__(self, device: str, layout: str) -> None:
-        self.device = torch.device(device)
-        self.memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-        torch.manual_seed(0)
-        self.network = LectureNetwork().to(self.device, memory_format=self.memory_format)
-        self.loss = nn.CrossEntropyLoss()
-        decayed = [self.network.local3.weight, self.network.local4.weight]
-        others = [p for p in self.network.parameters() if all(p is not other for other in decayed)]
-        groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.SGD(groups, lr=LEARNING_RATE)
-        self.parameters = list(self.network.parameters())
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
-        self.steps = 0
-
-    def step(self, images: np.ndarray, labels: np.ndarray) -> Any:
-        """One training step on images (N, 3, 24, 24), float32, any strides, and labels (N,); the loss as a tensor."""
-        x = torch.from_numpy(images).to(self.device, memory_format=self.memory_format, non_blocking=True)
-        y = torch.from_numpy(labels).to(self.device, torch.int64, non_blocking=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.network(x), y)
-        loss.backward()
-        self.optimizer.step()
-        self.steps += 1
-        decay = min(AVERAGE_DECAY, (1 + self.steps) / (10 + self.steps))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        return loss
-
-    def synchronize(self) -> None:
-        """Wait until the device has done all that it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def groups(self, weight_decay: float = WEIGHT_DECAY) -> list[dict[str, Any]]:
+        """For that optimizer: the hidden linear layers' weights with weight decay, the others without."""
+        decayed = [self.local3.weight, self.local4.weight]
+        others = [p for p in self.parameters() if all(p is not other for other in decayed)]
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def gpu_available() -> bool:
-    """Whether this PyTorch can use a GPU here."""
-    return bool(torch.cuda.is_available())
+class Unit(nn.Module):
+    """conv 3 x 3 -> batch norm -> ReLU, and a max-pool 2 if ``pool`` (D. Page, "How to train your ResNet", 2018)."""
+
+    def __init__(self, channels_in: int, channels_out: int, pool: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        return F.max_pool2d(x, 2) if self.pool else x
+
+
+class Residual(nn.Module):
+    """x + unit(unit(x))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.unit1, self.unit2 = Unit(channels, channels), Unit(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.unit2(self.unit1(x))
+
+
+class ResNet9(nn.Module):
+    """Page's network: images (N, 3, 32, 32) to logits (N, classes), which he multiplies by 0.125."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.prep = Unit(3, 64)
+        self.layer1, self.residual1 = Unit(64, 128, pool=True), Residual(128)
+        self.layer2 = Unit(128, 256, pool=True)
+        self.layer3, self.residual3 = Unit(256, 512, pool=True), Residual(512)
+        self.linear = nn.Linear(512, classes, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.residual1(self.layer1(self.prep(images)))
+        x = self.residual3(self.layer3(self.layer2(x)))
+        return 0.125 * self.linear(x.amax((2, 3)))
+
+    def sets(self) -> dict[str, list[nn.Parameter]]:
+        """One optimizer has them all."""
+        return {"all": list(self.parameters())}
+
+
+class ConvGroup(nn.Module):
+    """conv -> max-pool 2 -> norm -> GELU -> conv -> norm -> GELU (K. Jordan's airbench94)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out, eps=1e-12, momentum=0.4)
+        self.norm2 = nn.BatchNorm2d(channels_out, eps=1e-12, momentum=0.4)
+        for norm in (self.norm1, self.norm2):
+            norm.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        return F.gelu(self.norm2(self.conv2(x)))
+
+
+class Airbench94(nn.Module):
+    """K. Jordan's network: a fixed whitening layer with a trained bias, three groups, logits divided by 256."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.whiten = nn.Conv2d(3, 24, 2)
+        self.whiten.weight.requires_grad_(False)
+        self.group1, self.group2, self.group3 = ConvGroup(24, 64), ConvGroup(64, 256), ConvGroup(256, 256)
+        self.head = nn.Linear(256, classes, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.group3(self.group2(self.group1(F.gelu(self.whiten(images)))))
+        return self.head(F.max_pool2d(x, 3).flatten(1)) / 256
+
+    def sets(self) -> dict[str, list[nn.Parameter]]:
+        """Trained parameters by the optimizer that has them."""
+        trained = dict(self.named_parameters())
+        return {
+            "whitening_bias": [self.whiten.bias],
+            "biases": [p for name, p in trained.items() if "norm" in name and name.endswith("bias")],
+            "filters": [p for p in trained.values() if p.ndim == 4 and p.requires_grad],
+            "head": [self.head.weight],
+        }
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"lecture_cnn": LectureNetwork, "resnet9": ResNet9, "airbench94": Airbench94}

@@ -145,7 +145,7 @@ def test_pytorchs_network_is_the_same_network() -> None:
 
     from gpucnn import tensor
     from gpucnn.bench.contestants import GpucnnTrainer, synthetic_batches
-    from gpucnn.bench.torch_networks import LectureTrainer
+    from gpucnn.bench.torch_lecture import LectureTrainer
 
     for layout in ("contiguous", "channels_last"):
         peer = LectureTrainer("cpu", layout)

@@ -1,0 +1,172 @@
+"""Training in PyTorch as a reader of its guides would have it, at its several speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpucnn.bench.torch_networks import NETWORKS
+from gpucnn.bench.torch_pipeline import Pipeline
+from gpucnn.bench.torch_recipes import newton_schulz, optimizer
+from gpucnn.bench.torch_settings import settled
+from gpucnn.training.tables import optimizer_sets
+
+WARM_UP_STEPS = 3  # before a capture: PyTorch's guide asks for it
+HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way of running a step.
+
+    Args:
+        channels_last: the memory layout of images and filters.
+        compiled: the mode of torch.compile, or None for eager.
+        captured: whether the whole step, optimizers included, is one CUDA graph.
+    """
+
+    channels_last: bool
+    compiled: str | None = None
+    captured: bool = False
+
+
+MODES = {
+    "eager": Mode(channels_last=False),
+    "channels-last": Mode(channels_last=True),
+    "reduce-overhead": Mode(channels_last=True, compiled="reduce-overhead"),
+    "max-autotune": Mode(channels_last=True, compiled="max-autotune"),
+    "max-autotune, step captured": Mode(channels_last=True, compiled="max-autotune-no-cudagraphs", captured=True),
+}
+"""From what everybody writes to what PyTorch can do. In half precision all of them run under autocast; losses are not
+scaled, which leaves PyTorch less to do than gpucnn."""
+
+
+class TorchTraining:
+    """Training steps of a recipe in PyTorch; forward, loss and augmentation are one compiled function in the modes that
+    compile.
+
+    Args:
+        config: of the recipe, a :class:`gpucnn.training.Config`.
+        images, labels: uint8 (N, H, W, C) and int64 (N,), NumPy.
+        transform: gpucnn's training transform, see :class:`Pipeline`.
+        rate: a factor of all learning rates, which stay as they are from step to step.
+        backend: of torch.compile, in the place of its own; then the mode is left out (tests).
+    """
+
+    def __init__(
+        self, config: Any, images: Any, labels: Any, transform: Any, precision: str, device: str, mode: Mode,
+        rate: float = 1.0, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        settled(precision)
+        torch.manual_seed(0)
+        self.config, self.mode, self.device = config, mode, torch.device(device)
+        self.half = HALF.get(precision)
+        layout = torch.channels_last if mode.channels_last else torch.contiguous_format
+        self.network = NETWORKS[config.model]().to(self.device, memory_format=layout).train()
+        self.pipeline = Pipeline(images, labels, transform, self.device, mode.channels_last)
+        self.optimizers = list(self._optimizers(rate, backend))
+        self.parameters = list(self.network.parameters())
+        keeps = config.average_decay is not None
+        self.average = [parameter.detach().clone() for parameter in self.parameters] if keeps else []
+        self.chosen = torch.zeros(config.batch_size, dtype=torch.int64, device=self.device)
+        self.odd_epoch = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.loss = torch.zeros((), device=self.device)
+        self.forward: Any = self._forward
+        if mode.compiled is not None:
+            options: dict[str, Any] = {"mode": mode.compiled} if backend is None else {"backend": backend}
+            self.forward = torch.compile(self._forward, **options)
+        self._batches = self._all_batches()
+        self._graph = self._captured() if mode.captured and self.device.type == "cuda" else None
+
+    def run(self, steps: int) -> None:
+        """So many training steps; the device may be at work still when this returns."""
+        for _ in range(steps):
+            chosen, odd = next(self._batches)
+            self.chosen.copy_(chosen)
+            self.odd_epoch.fill_(odd)
+            if self._graph is None:
+                self._step()
+            else:
+                self._graph.replay()
+
+    def synchronize(self) -> None:
+        """Waits until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def last_loss(self) -> float:
+        """The last step's loss, a mean over its examples."""
+        value = float(self.loss)
+        return value / self.config.batch_size if self.config.reduction == "sum" else value
+
+    # ---- the parts of a step ----
+
+    def _forward(self, chosen: Tensor, odd_epoch: Tensor) -> Tensor:
+        images, labels = self.pipeline(chosen, odd_epoch)
+        with torch.autocast(
+            self.device.type, self.half, enabled=self.half is not None, cache_enabled=not self.mode.captured
+        ):
+            logits = self.network(images)
+        return F.cross_entropy(
+            logits.float(), labels, reduction=self.config.reduction, label_smoothing=self.config.label_smoothing
+        )
+
+    def _step(self) -> None:
+        if self.mode.compiled is not None:
+            torch.compiler.cudagraph_mark_step_begin()
+        for each in self.optimizers:
+            each.zero_grad(set_to_none=True)
+        loss = self.forward(self.chosen, self.odd_epoch)
+        loss.backward()
+        for each in self.optimizers:
+            each.step()
+        with torch.no_grad():
+            if self.average:
+                torch._foreach_lerp_(self.average, self.parameters, 1 - self.config.average_decay)
+            self.loss.copy_(loss)
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """The whole step as a CUDA graph, after steps on a stream of their own."""
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_STEPS):
+                self._step()
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        for each in self.optimizers:
+            each.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step()
+        return graph
+
+    def _optimizers(self, rate: float, backend: str | None) -> Iterator[torch.optim.Optimizer]:
+        tables = optimizer_sets(self.config.optimizer)
+        network: Any = self.network
+        for name, table in tables.items():
+            decay = table.get("weight_decay", 0.0)
+            groups = network.groups(decay) if hasattr(network, "groups") else network.sets()[str(name or "all")]
+            scaled = {**table, "lr": table["lr"] * rate}
+            yield optimizer(
+                scaled, groups, fused=self.device.type == "cuda", orthogonalize=self._newton_schulz(backend)
+            )
+
+    def _newton_schulz(self, backend: str | None) -> Any:
+        """In half precision in bfloat16, as airbench94_muon has it; compiled in the modes that compile."""
+        iterate = newton_schulz
+        if self.mode.compiled is not None:
+            iterate = torch.compile(newton_schulz, **({} if backend is None else {"backend": backend}))
+        return iterate if self.half is None else lambda g, steps: iterate(g.bfloat16(), steps).to(g.dtype)
+
+    def _all_batches(self) -> Iterator[tuple[Tensor, bool]]:
+        n, size, epoch = len(self.pipeline.labels), self.config.batch_size, 0
+        while True:
+            order = torch.randperm(n, device=self.device)
+            for first in range(0, n - size + 1, size):
+                yield order[first : first + size], epoch % 2 == 1
+            epoch += 1
