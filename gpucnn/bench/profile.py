@@ -22,6 +22,7 @@ MUON_PRODUCTS = {  # of the matrices (rows, columns) that kernels/muon.cu lists
     "muon_polynomial": lambda rows, columns: rows * (rows + 1) * rows,
     "muon_advance": lambda rows, columns: 2 * rows * rows * columns,
 }
+TENSOR_CORE_FAMILIES = ("conv2d", "gemm", "linear", "muon")
 REPEATS = 20  # of a launch between two events
 WARM_UP = 3
 
@@ -126,10 +127,11 @@ def count(seen: Seen) -> Call:
 
 
 def arithmetic_of(kernel: str) -> str:
-    """Which unit multiplies in a kernel, by its name."""
-    if "_mma" not in kernel and "_wgmma" not in kernel:
+    """Which unit multiplies in a convolution or a product, by the kernel's name: its instances name their operands."""
+    words = kernel.split("_")
+    if not {"f16", "bf16", "tf32"} & set(words) or words[0] not in TENSOR_CORE_FAMILIES:
         return "float32"
-    return "tf32" if "tf32" in kernel else "float16"
+    return "tf32" if "tf32" in words else "float16"
 
 
 def flops_of(declaration: Declaration, named: dict[str, Any]) -> int:
