@@ -8,7 +8,7 @@
 extern "C" __global__ void __launch_bounds__(128, 2) conv2d_dgrad_tf32_128x128(
     IN float4* __restrict__ dy, IN float4* __restrict__ w, IN float* __restrict__ mask, OUT float* __restrict__ dx,
     INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
-    mma_dgrad<MmaTile<float, 128, 128, 2, 3, true, true>>(elements(dy), elements(w), mask, dx, partial, counters, g);
+    mma_dgrad<MmaTile<float, 128, 128, 2, 3, true, true, (__CUDA_ARCH__ < 1200)>>(elements(dy), elements(w), mask, dx, partial, counters, g);
 }
 
 extern "C" __global__ void __launch_bounds__(128, BLOCKS_OF_48_KIB) conv2d_dgrad_tf32_128x64(

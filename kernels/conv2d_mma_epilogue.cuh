@@ -37,15 +37,18 @@ __device__ __forceinline__ bool reduce_splits(Results<G>& results, float4* parti
         }
     }
     if (!arrives_last(&counters[blockIdx.x], gridDim.y)) return false;
-#pragma unroll 1
-    for (unsigned left = gridDim.y; left > 0; --left) {
 #pragma unroll
-        for (int i = 0; i < G::MI; ++i) {
+    for (int i = 0; i < G::MI; ++i) {  // one row of fragments at a time: the compiler then has registers for reads that are on their way
+        const float4* from = first + i * G::NI * MMA_THREADS;
+#pragma unroll 2
+        for (unsigned split = 0; split < gridDim.y; ++split) {
 #pragma unroll
-            for (int j = 0; j < G::NI; ++j) add_quad(results.v[i][j], first + (i * G::NI + j) * MMA_THREADS, left == gridDim.y);
-            if (SUMS && results.wants_sums) add_quad(results.sums[i], first + (G::MI * G::NI + i) * MMA_THREADS, left == gridDim.y);
+            for (int j = 0; j < G::NI; ++j) add_quad(results.v[i][j], from + j * MMA_THREADS, split == 0);
+            if (SUMS && results.wants_sums) {
+                add_quad(results.sums[i], from + (i + (G::MI - i) * G::NI) * MMA_THREADS, split == 0);
+            }
+            from += QUADS * MMA_THREADS;
         }
-        first += QUADS * MMA_THREADS;
     }
     return true;
 }

@@ -30,7 +30,7 @@ constexpr int MMA_WARPS = 4;
 constexpr int LINE_BYTES = 64;  // of a row of an operand in one stage
 constexpr int CHUNK_BYTES = 16;
 
-// Blocks of the tiles of 128 x 64 that a multiprocessor holds: sm_75 has no registers for three, because what is on its way passes through them.
+// Blocks of the half tiles of 128 x 64 that a multiprocessor holds: sm_75 has no registers for three, because what is on its way passes through them.
 constexpr int BLOCKS_OF_48_KIB = __CUDA_ARCH__ >= 800 ? 3 : 2;
 
 // The first architecture whose tensor cores take T, and the bits of a register that holds nothing but ones.
@@ -39,7 +39,8 @@ template <> struct TensorCore<float16> { static constexpr int LEAST_ARCH = 750; 
 template <> struct TensorCore<bfloat16> { static constexpr int LEAST_ARCH = 800; static constexpr unsigned ONES = 0x3F803F80u; };
 template <> struct TensorCore<float> { static constexpr int LEAST_ARCH = 800; static constexpr unsigned ONES = 0x3F800000u; };
 
-template <class T_, int BM_, int BN_, int WARPS_M_, int STAGES_, bool WIDE_A_, bool WIDE_B_>
+// Not FITS: an architecture for which the compiler finds too few registers; the kernel traps there, and the host does not choose it.
+template <class T_, int BM_, int BN_, int WARPS_M_, int STAGES_, bool WIDE_A_, bool WIDE_B_, bool FITS = true>
 struct MmaTile {
     using T = T_;
     static constexpr int BM = BM_, BN = BN_, BK = LINE_BYTES / sizeof(T);
@@ -52,7 +53,7 @@ struct MmaTile {
 #else
     static constexpr bool ASYNC = false;
 #endif
-    static constexpr bool SUPPORTED = __CUDA_ARCH__ >= TensorCore<T>::LEAST_ARCH;
+    static constexpr bool SUPPORTED = FITS && __CUDA_ARCH__ >= TensorCore<T>::LEAST_ARCH;
     static constexpr int STAGES = ASYNC ? STAGES_ : 2;
     static constexpr int A_BYTES = BM * LINE_BYTES, B_BYTES = BN * LINE_BYTES, STAGE_BYTES = A_BYTES + B_BYTES;
 };

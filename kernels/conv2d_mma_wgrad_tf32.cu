@@ -5,13 +5,19 @@
 
 #include "conv2d_mma.cuh"
 
-extern "C" __global__ void __launch_bounds__(128, BLOCKS_OF_48_KIB) conv2d_wgrad_tf32_128x64(
+extern "C" __global__ void __launch_bounds__(128, 2) conv2d_wgrad_tf32_128x128(
+    IN float4* __restrict__ x, IN float4* __restrict__ dy, OUT float* __restrict__ dw, OUT float* __restrict__ db,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_wgrad<MmaTile<float, 128, 128, 2, 3, true, true, (__CUDA_ARCH__ < 1200)>>(elements(x), elements(dy), dw, db, partial, counters, g);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 2) conv2d_wgrad_tf32_128x64(
     IN float4* __restrict__ x, IN float4* __restrict__ dy, OUT float* __restrict__ dw, OUT float* __restrict__ db,
     INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
     mma_wgrad<MmaTile<float, 128, 64, 2, 4, true, true>>(elements(x), elements(dy), dw, db, partial, counters, g);
 }
 
-extern "C" __global__ void __launch_bounds__(128, BLOCKS_OF_48_KIB) conv2d_wgrad_tf32_64x128(
+extern "C" __global__ void __launch_bounds__(128, 2) conv2d_wgrad_tf32_64x128(
     IN float4* __restrict__ x, IN float4* __restrict__ dy, OUT float* __restrict__ dw, OUT float* __restrict__ db,
     INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
     mma_wgrad<MmaTile<float, 64, 128, 2, 4, true, true>>(elements(x), elements(dy), dw, db, partial, counters, g);

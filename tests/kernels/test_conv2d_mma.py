@@ -350,10 +350,14 @@ def test_the_instances_are_those_of_the_sources() -> None:
                 assert declarations(source)[kernel].max_threads == conv2d_mma.THREADS
                 text = source_path(source).read_text()
                 body = text[text.index(f" {kernel}(") :].split("}")[0]
-                match = re.search(r"MmaTile<\w+, (\d+), (\d+), (\d+), (\d+), (\w+), (\w+)>", body)
+                match = re.search(
+                    r"MmaTile<\w+, (\d+), (\d+), (\d+), (\d+), (\w+), (\w+)(?:, .__CUDA_ARCH__ < (\d+).)?>", body
+                )
                 assert match is not None
+                last = mma_choice.TOO_FEW_REGISTERS.get((direction, precision, instance.name))
                 wide = {"wide": ("true", "true"), "few": ("true", "false"), "narrow": ("false", "false")}[instance.form]
                 assert match.groups() == (
                     *map(str, (instance.rows, instance.columns, mma_choice._warps_m(instance), instance.depth)),
                     *wide,
+                    None if last is None else str(last * 10),
                 )

@@ -52,7 +52,6 @@ class Instance:
     resident: int
     efficiency: float
     form: str = "wide"
-    needs: int = 75  # the least compute capability that has registers enough
 
     @property
     def name(self) -> str:
@@ -75,6 +74,7 @@ INSTANCES: dict[Direction, tuple[Instance, ...]] = {
     Direction.FPROP: _ROWS_OF_WINDOWS,
     Direction.DGRAD: _ROWS_OF_WINDOWS,
     Direction.WGRAD: (
+        Instance(128, 128, 3, 2, 1.0),
         Instance(128, 64, 4, 3, 0.9),
         Instance(64, 128, 4, 3, 0.9),
         Instance(64, 64, 4, 4, 0.75),
@@ -82,6 +82,11 @@ INSTANCES: dict[Direction, tuple[Instance, ...]] = {
         Instance(64, 64, 2, 3, 0.75, "narrow"),
     ),
     Direction.PRODUCT: (Instance(64, 64, 4, 4, 0.75), Instance(64, 64, 2, 3, 0.75, "narrow")),
+}
+# From which compute capability on the compiler finds too few registers for an instance, which then traps.
+TOO_FEW_REGISTERS = {
+    (Direction.DGRAD, "tf32", "128x128"): 120,
+    (Direction.WGRAD, "tf32", "128x128"): 120,
 }
 
 
@@ -158,7 +163,7 @@ def _warps_m(instance: Instance) -> int:
 
 def suits(instance: Instance, gemm: Gemm, precision: str, arch: int, aligned: bool = True) -> bool:
     """Whether the instance can compute it: wide operands need runs of whole 16 bytes that begin at multiples of 16."""
-    if arch < max(NEEDS[precision], instance.needs):
+    if not NEEDS[precision] <= arch < TOO_FEW_REGISTERS.get((gemm.direction, precision, instance.name), 1000):
         return False
     run = 4 if precision == "tf32" else 8
     wide_a, wide_b = aligned and gemm.a_run % run == 0, aligned and gemm.b_run % run == 0
