@@ -15,14 +15,14 @@
 //                                   overwritten; keep_registers(d) behind it keeps the compiler from moving d over it.
 //     fence_proxy_async()           by the threads that wrote A or B (by stores or cp.async), before the barrier that tells of it.
 //
-// A and B lie in shared memory in tiles that start at multiples of 1024 bytes, in rows of 64 halves, the 16-byte chunks of a row swapped
-// (128-byte swizzle). Usually a row runs along K:
+// A and B lie in shared memory in lines of SWIZZLE bytes, 128 or 64, whose 16-byte chunks are swapped; a tile starts at a multiple of 8 lines.
+// With t(l) = l % 8 for 128 and l / 2 % 4 for 64, usually a line is a row of M or N and runs along K:
 //
-//     (row r, k)   at r * 128 + ((k / 8) ^ (r % 8)) * 16 + k % 8 * 2;  the next 16 of K: 32 bytes on
+//     (row r, k)   at r * SWIZZLE + ((k / 8) ^ t(r)) * 16 + k % 8 * 2;  the next 16 of K: 32 bytes on
 //
-// With M_MAJOR (A) or N_MAJOR (B) a row is one k and runs along 64 of M or N; panels of 64 are `leading` bytes apart:
+// With M_MAJOR (A) or N_MAJOR (B) a line is one k and runs along V = SWIZZLE / 2 of M or N; panels of V are a_leading, b_leading bytes apart:
 //
-//     (row r, k)   at r / 64 * leading + k * 128 + ((r % 64 / 8) ^ (k % 8)) * 16 + r % 8 * 2;  the next 16 of K: 2048 bytes on
+//     (row r, k)   at r / V * leading + k * SWIZZLE + ((r % V / 8) ^ t(k)) * 16 + r % 8 * 2;  the next 16 of K: 16 lines on
 //
 // ---- mbarrier (PTX ISA, "Parallel Synchronization and Communication Instructions: mbarrier") ----
 //
@@ -62,11 +62,13 @@ __device__ __forceinline__ void keep_registers(float (&d)[R]) {
     for (int i = 0; i < R; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-// PTX ISA, "Matrix Descriptor Format": start, leading and stride offsets in units of 16 bytes, 128-byte swizzle.
+// PTX ISA, "Matrix Descriptor Format": start, leading and stride offsets in units of 16 bytes, and the code of the swizzle.
+template <int SWIZZLE>
 __device__ __forceinline__ unsigned long long wgmma_descriptor(const void* shared, int leading) {
+    static_assert(SWIZZLE == 128 || SWIZZLE == 64, "a line has 128 or 64 bytes");
     const unsigned long long start = (shared_address(shared) & 0x3FFFFu) >> 4;
     const unsigned long long lead = static_cast<unsigned>(leading & 0x3FFFF) >> 4;
-    return start | lead << 16 | 1024ull / 16 << 32 | 1ull << 62;
+    return start | lead << 16 | 8ull * SWIZZLE / 16 << 32 | (SWIZZLE == 128 ? 1ull : 2ull) << 62;
 }
 
 // Operands %0 to %N / 2 - 1 of the instruction.
@@ -98,12 +100,13 @@ __device__ __forceinline__ unsigned long long wgmma_descriptor(const void* share
                  ", p, 1, 1, %" m_major_at ", %" n_major_at ";\n"                                                                 \
                  "}\n"                                                                                                            \
                  : outputs                                                                                                        \
-                 : "l"(wgmma_descriptor(a, 16)), "l"(wgmma_descriptor(b, leading)), "r"(static_cast<int>(accumulate)),            \
-                   "n"(static_cast<int>(M_MAJOR)), "n"(static_cast<int>(N_MAJOR)))
+                 : "l"(wgmma_descriptor<SWIZZLE>(a, a_leading)), "l"(wgmma_descriptor<SWIZZLE>(b, b_leading)),                     \
+                   "r"(static_cast<int>(accumulate)), "n"(static_cast<int>(M_MAJOR)), "n"(static_cast<int>(N_MAJOR)))
 
 #define WGMMA(name, type)                                                                                                         \
-    template <int N, bool M_MAJOR = false, bool N_MAJOR = false>                                                                  \
-    __device__ __forceinline__ void name(float (&d)[N / 2], const void* a, const void* b, bool accumulate, int leading = 16) {    \
+    template <int N, bool M_MAJOR = false, bool N_MAJOR = false, int SWIZZLE = 128>                                               \
+    __device__ __forceinline__ void name(                                                                                         \
+        float (&d)[N / 2], const void* a, const void* b, bool accumulate, int a_leading = 16, int b_leading = 16) {               \
         static_assert(N == 64 || N == 128 || N == 256, "wgmma is wrapped for N = 64, 128 and 256");                               \
         if constexpr (N == 64) {                                                                                                  \
             WGMMA_INSTRUCTION("m64n64", type, WGMMA_REGISTERS_64, WGMMA_OUTPUTS_64, "32", "33", "34", "35", "36");                \
@@ -176,10 +179,10 @@ template <int GROUPS>
 __device__ __forceinline__ void wgmma_wait() { __trap(); }
 template <int R>
 __device__ __forceinline__ void keep_registers(float (&)[R]) {}
-template <int N, bool M_MAJOR = false, bool N_MAJOR = false>
-__device__ __forceinline__ void wgmma_f16(float (&)[N / 2], const void*, const void*, bool, int = 16) { __trap(); }
-template <int N, bool M_MAJOR = false, bool N_MAJOR = false>
-__device__ __forceinline__ void wgmma_bf16(float (&)[N / 2], const void*, const void*, bool, int = 16) { __trap(); }
+template <int N, bool M_MAJOR = false, bool N_MAJOR = false, int SWIZZLE = 128>
+__device__ __forceinline__ void wgmma_f16(float (&)[N / 2], const void*, const void*, bool, int = 16, int = 16) { __trap(); }
+template <int N, bool M_MAJOR = false, bool N_MAJOR = false, int SWIZZLE = 128>
+__device__ __forceinline__ void wgmma_bf16(float (&)[N / 2], const void*, const void*, bool, int = 16, int = 16) { __trap(); }
 __device__ __forceinline__ void mbarrier_init(unsigned long long*, unsigned) { __trap(); }
 __device__ __forceinline__ void mbarrier_arrive(unsigned long long*) { __trap(); }
 __device__ __forceinline__ void mbarrier_arrive_expect_tx(unsigned long long*, unsigned) { __trap(); }

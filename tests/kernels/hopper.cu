@@ -79,11 +79,56 @@ extern "C" __global__ void __launch_bounds__(128) product_of_columns(IN float16x
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     for (int i = 0; i < 64; ++i) r[i] = d[(16 * warp + lane / 4 + i / 2 % 2 * 8) * 128 + i / 4 * 8 + lane % 4 * 2 + i % 2];
     wgmma_fence();
-    for (int kk = 0; kk < 2; ++kk) wgmma_f16<128, true, true>(r, tile_a + kk * 2048, tile_b + kk * 2048, true, 32 * 128);
+    for (int kk = 0; kk < 2; ++kk) wgmma_f16<128, true, true>(r, tile_a + kk * 2048, tile_b + kk * 2048, true, 16, 32 * 128);
     wgmma_commit();
     wgmma_wait<0>();
     keep_registers(r);
     store_d<128>(d, r);
+}
+
+// The same in lines of 64 bytes: two panels of 32 of A, four of B.
+extern "C" __global__ void __launch_bounds__(128) product_of_short_columns(IN float16x8* __restrict__ a, IN float16x8* __restrict__ b, INOUT float* __restrict__ d) {
+    __shared__ __align__(1024) unsigned char tile_a[2 * 32 * 64], tile_b[4 * 32 * 64];
+    for (int i = threadIdx.x; i < 32 * 8; i += 128) {
+        const int k = i / 8, chunk = i % 8, place = chunk / 4 * 32 * 64 + k * 64 + ((chunk % 4) ^ (k / 2 % 4)) * 16;
+        cp_async_16(tile_a + place, a + i);
+        cp_async_16(tile_b + place, b + k * 16 + chunk);
+        cp_async_16(tile_b + place + 2 * 32 * 64, b + k * 16 + 8 + chunk);
+    }
+    cp_async_commit();
+    cp_async_wait<0>();
+    fence_proxy_async();
+    __syncthreads();
+    float r[64];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = 0; i < 64; ++i) r[i] = d[(16 * warp + lane / 4 + i / 2 % 2 * 8) * 128 + i / 4 * 8 + lane % 4 * 2 + i % 2];
+    wgmma_fence();
+    for (int kk = 0; kk < 2; ++kk) wgmma_f16<128, true, true, 64>(r, tile_a + kk * 1024, tile_b + kk * 1024, true, 32 * 64, 32 * 64);
+    wgmma_commit();
+    wgmma_wait<0>();
+    keep_registers(r);
+    store_d<128>(d, r);
+}
+
+// D (64, 64) = A (64, 32) B (64, 32) transposed, in lines of 64 bytes.
+extern "C" __global__ void __launch_bounds__(128) product_of_short_rows(IN bfloat16x8* __restrict__ a, IN bfloat16x8* __restrict__ b, OUT float* __restrict__ d) {
+    __shared__ __align__(1024) unsigned char tile_a[64 * 64], tile_b[64 * 64];
+    for (int i = threadIdx.x; i < 64 * 4; i += 128) {
+        const int row = i / 4, chunk = i % 4, place = row * 64 + (chunk ^ (row / 2 % 4)) * 16;
+        cp_async_16(tile_a + place, a + i);
+        cp_async_16(tile_b + place, b + i);
+    }
+    cp_async_commit();
+    cp_async_wait<0>();
+    fence_proxy_async();
+    __syncthreads();
+    float r[32];
+    wgmma_fence();
+    for (int kk = 0; kk < 2; ++kk) wgmma_bf16<64, false, false, 64>(r, tile_a + kk * 32, tile_b + kk * 32, kk > 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    keep_registers(r);
+    store_d<64>(d, r);
 }
 
 // y = x + 1 by a producer warp, which fills two stages of 256 floats by bulk copies, and a consumer warp.

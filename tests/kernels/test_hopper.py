@@ -56,12 +56,20 @@ def test_products_in_two_stages(launch: Launcher, kernel: str, n: int, dtype: An
     assert_product(d, a, b.T)
 
 
-def test_a_product_of_operands_whose_rows_run_along_m_and_n(launch: Launcher) -> None:
+@pytest.mark.parametrize("kernel", ["product_of_columns", "product_of_short_columns"])
+def test_a_product_of_operands_whose_rows_run_along_m_and_n(launch: Launcher, kernel: str) -> None:
     a, b = normal(3, (32, 64), np.float32).astype(np.float16), normal(4, (32, 128), np.float32).astype(np.float16)
     d = normal(5, (64, 128), np.float32)
     before = d.astype(np.float64)
-    launch("hopper.cu", "product_of_columns", 1, 128, a, b, d)
+    launch("hopper.cu", kernel, 1, 128, a, b, d)
     assert_product(d, a.T, b, before)
+
+
+def test_a_product_of_short_lines(launch: Launcher) -> None:
+    a, b = (normal(seed, (64, 32), np.float32).astype(ml_dtypes.bfloat16) for seed in (5, 6))
+    d = np.zeros((64, 64), np.float32)
+    launch("hopper.cu", "product_of_short_rows", 1, 128, a, b, d)
+    assert_product(d, a, b.T)
 
 
 def test_a_producer_and_a_consumer(launch: Launcher) -> None:

@@ -25,11 +25,13 @@ template <int R>
 static inline void keep_registers(float (&)[R]) {}
 
 #define GPUCNN_WGMMA(name, bfloat)                                                                                          \
-  template <int N, bool M_MAJOR = false, bool N_MAJOR = false>                                                              \
-  static inline void name(float (&d)[N / 2], const void* a, const void* b, bool accumulate, int leading = 16, GPUCNN_PLACE) { \
+  template <int N, bool M_MAJOR = false, bool N_MAJOR = false, int SWIZZLE = 128>                                           \
+  static inline void name(float (&d)[N / 2], const void* a, const void* b, bool accumulate, int a_leading = 16,             \
+                          int b_leading = 16, GPUCNN_PLACE) {                                                               \
+    static_assert(SWIZZLE == 128 || SWIZZLE == 64, "a line has 128 or 64 bytes");                                           \
     static_assert(N == 64 || N == 128 || N == 256, "wgmma is wrapped for N = 64, 128 and 256");                             \
     GPUCNN_HOPPER("wgmma")                                                                                                  \
-    GpucnnWgmma product = {d, a, b, leading, N, accumulate, M_MAJOR, N_MAJOR, bfloat};                                      \
+    GpucnnWgmma product = {d, a, b, a_leading, b_leading, N, accumulate, M_MAJOR, N_MAJOR, SWIZZLE, bfloat};                \
     gpucnn_wgmma(&product, file, line);                                                                                     \
   }
 GPUCNN_WGMMA(wgmma_f16, 0)

@@ -54,7 +54,7 @@ GPUCNN_EXPORT void gpucnn_matrix_product(int kind, float* d, const unsigned* a, 
 struct GpucnnWgmma {  // a thread's arguments
   float* d;
   const void *a, *b;
-  int leading, n, accumulate, m_major, n_major, bfloat;
+  int a_leading, b_leading, n, accumulate, m_major, n_major, swizzle, bfloat;
 };
 GPUCNN_EXPORT void gpucnn_wgmma(const GpucnnWgmma* product, const char* file, int line);
 GPUCNN_EXPORT void gpucnn_wgmma_fence(const char* file, int line);

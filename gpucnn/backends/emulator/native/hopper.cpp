@@ -141,7 +141,7 @@ constexpr int kM = 64, kK = 16, kMaxN = 256, kThreads = 128;
 
 struct Operand {  // 16-bit elements (row, k), as they are in shared memory
   const unsigned char* start;
-  int rows, leading;
+  int rows, leading, swizzle;  // swizzle: bytes of a line
   bool rows_contiguous;
   unsigned short bits[kMaxN][kK];
 };
@@ -190,27 +190,33 @@ bool warpgroup_meets(const char* file, int line) {
   return meet(group_meeting(), kThreads, true, file, line);
 }
 
-// Byte of element (row, k), before the swap of 16-byte chunks; PTX ISA, "Shared Memory Matrix Layout", 128-byte swizzle.
+// Byte of element (row, k), before the swap of 16-byte chunks; PTX ISA, "Shared Memory Matrix Layout".
 long long linear_byte(const Operand* operand, int row, int k) {
-  if (operand->rows_contiguous) return (long long)(row / 64) * operand->leading + k * 128 + row % 64 * 2;
-  return (long long)row * 128 + k * 2;
+  int panel = operand->swizzle / 2;
+  if (operand->rows_contiguous) return (long long)(row / panel) * operand->leading + k * operand->swizzle + row % panel * 2;
+  return (long long)row * operand->swizzle + k * 2;
+}
+
+// The bits of the address that count the line within 8 (128 bytes) or the pair of lines within 8 (64) come into those that count chunks.
+long long swapped(const Operand* operand, long long byte) {
+  return byte ^ (byte >> 7 & (operand->swizzle == 128 ? 7 : 3)) << 4;
 }
 
 void gather(const Operand* operand, unsigned short (*bits)[kK]) {
   long long start = shared_offset(operand->start);
   for (int row = 0; row < operand->rows; ++row)
     for (int k = 0; k < kK; ++k) {
-      long long byte = start + linear_byte(operand, row, k);
-      byte ^= (byte >> 7 & 7) << 4;
+      long long byte = swapped(operand, start + linear_byte(operand, row, k));
       memcpy(&bits[row][k], gpucnn_shared_base + byte, 2);
     }
 }
 
-void take_operand(Operand* operand, const void* start, int rows, int leading, bool rows_contiguous, const char* name, const char* file,
-                  int line) {
+void take_operand(Operand* operand, const void* start, int rows, int leading, int swizzle, bool rows_contiguous, const char* name,
+                  const char* file, int line) {
   operand->start = (const unsigned char*)start;
   operand->rows = rows;
   operand->leading = leading;
+  operand->swizzle = swizzle;
   operand->rows_contiguous = rows_contiguous;
   char what[32];
   strcpy(what, "wgmma's operand ");
@@ -219,12 +225,13 @@ void take_operand(Operand* operand, const void* start, int rows, int leading, bo
   for (int row : {0, rows - 1})
     for (int k : {0, kK - 1})
       if (linear_byte(operand, row, k) > last) last = linear_byte(operand, row, k);
-  check_shared(start, last / 128 * 128 + 128 - (rows_contiguous ? 0 : shared_offset(start) % 128), 16, what, file, line);
-  if (shared_offset(start) % 1024 >= (rows_contiguous ? 1 : 128))
-    raise_fault(kFaultMisaligned, file, line, "%s starts at byte %lld of shared memory: its tile must start at a multiple of 1024", what,
-                shared_offset(start));
-  if (rows_contiguous && rows > 64 && leading % 1024)
-    raise_fault(kFaultMisaligned, file, line, "%s has panels %d bytes apart, which is no multiple of 1024", what, leading);
+  long long end = last / swizzle * swizzle + swizzle - (rows_contiguous ? 0 : shared_offset(start) % swizzle);
+  check_shared(start, end, 16, what, file, line);
+  if (shared_offset(start) % (8 * swizzle) >= (rows_contiguous ? 1 : swizzle))
+    raise_fault(kFaultMisaligned, file, line, "%s starts at byte %lld of shared memory: its tile must start at a multiple of %d", what,
+                shared_offset(start), 8 * swizzle);
+  if (rows_contiguous && rows > swizzle / 2 && leading % (8 * swizzle))
+    raise_fault(kFaultMisaligned, file, line, "%s has panels %d bytes apart, which is no multiple of %d", what, leading, 8 * swizzle);
   gather(operand, operand->bits);
 }
 
@@ -360,7 +367,8 @@ void gpucnn_wgmma(const GpucnnWgmma* product, const char* file, int line) {
   int first = self->linear / kThreads * kThreads;
   for (int i = first; i < first + kThreads; ++i) {
     const GpucnnWgmma* other = (const GpucnnWgmma*)state.fibers[i].operands[0];
-    if (other->a != product->a || other->b != product->b || other->accumulate != product->accumulate || other->leading != product->leading)
+    if (other->a != product->a || other->b != product->b || other->accumulate != product->accumulate ||
+        other->a_leading != product->a_leading || other->b_leading != product->b_leading)
       raise_fault(kFaultWarp, file, line, "wgmma with other operands than thread %d of its warpgroup has", i);
   }
   const GpucnnWgmma* of_first = (const GpucnnWgmma*)state.fibers[first].operands[0];
@@ -377,8 +385,8 @@ void gpucnn_wgmma(const GpucnnWgmma* product, const char* file, int line) {
   record->group = -1;
   record->file = file;
   record->line = line;
-  take_operand(&record->a, product->a, kM, 0, product->m_major != 0, "A", file, line);
-  take_operand(&record->b, product->b, product->n, product->leading, product->n_major != 0, "B", file, line);
+  take_operand(&record->a, product->a, kM, product->a_leading, product->swizzle, product->m_major != 0, "A", file, line);
+  take_operand(&record->b, product->b, product->n, product->b_leading, product->swizzle, product->n_major != 0, "B", file, line);
   multiply(accumulator, &record->a, &record->b, product->bfloat != 0, product->accumulate != 0);
   ++accumulator->products;
   go_on(group_meeting());
