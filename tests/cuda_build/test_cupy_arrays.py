@@ -40,7 +40,7 @@ def array(shape: Any, dtype: Any = np.float32, shift: int = 0) -> Any:
 class Engine:
     """GPU 0, whose kernels are launched up to the point where CuPy calls the driver."""
 
-    xp, index, name = cupy, 0, "cuda:0"
+    xp, index, name, capturing = cupy, 0, "cuda:0", False
     empty = staticmethod(array)
 
     def __init__(self) -> None:
@@ -71,6 +71,7 @@ class Engine:
 def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
     made = CudaBackend(Engine())
     monkeypatch.setattr(made, "constant", lambda values: array(values.shape, values.dtype))
+    monkeypatch.setattr(made, "counters", lambda count: array((count,), np.uint32))
     return made
 
 
@@ -97,12 +98,12 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
     losses, log_sum_exp = backend.softmax_cross_entropy_forward(logits, labels)
     backend.softmax_cross_entropy_backward(losses, logits, labels, log_sum_exp)
     assert backend.engine.names == [
-        "conv2d_fprop_64x64_vec4", "conv2d_fprop_64x64_vec4", "conv2d_dgrad_64x64_vec4",
-        "conv2d_wgrad_64x128_vec4", "split_k_reduce", "column_sums", "column_sums",
+        "conv2d_fprop_128x64_vec4", "conv2d_fprop_128x64_vec4", "conv2d_dgrad_128x64_vec4",
+        "conv2d_wgrad_64x128_vec4", "column_sums", "column_sums",
         "max_pool2d_forward_3x3_vec4", "max_pool2d_backward_3x3_vec4", "lrn_forward_9_vec4", "lrn_backward_9_vec4",
         "batch_norm_statistics_vec4", "batch_norm_forward_vec4", "batch_norm_sums_vec4", "batch_norm_backward_vec4",
         "dropout_vec4",
-        "gemm_nt_64x64_vec4", "split_k_reduce", "cross_entropy_forward_long", "cross_entropy_backward_long",
+        "gemm_nt_128x64_vec4", "cross_entropy_forward_long", "cross_entropy_backward_long",
     ]  # fmt: skip
 
 

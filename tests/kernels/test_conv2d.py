@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
 from gpucnn import backends
-from gpucnn.backends.cuda import conv2d, split_k
+from gpucnn.backends.cuda import conv2d, simt, split_k
+from gpucnn.backends.cuda.backend import CudaBackend
+from gpucnn.backends.emulator import EmulatorEngine
 from gpucnn.device import device
 from gpucnn.geometry import Conv2dGeometry
 from tests.numpy_backend.geometries import convolutions, normal, seeds
@@ -38,18 +40,14 @@ GEOMETRIES = {
     "filter as large as the input": Conv2dGeometry.of((3, 8, 6, 5), (12, 8, 6, 5)),
     "several tiles each way": Conv2dGeometry.of((2, 20, 12, 13), (136, 20, 3, 3), padding=1),
     "lecture conv1": Conv2dGeometry.of((1, 3, 24, 24), (64, 3, 5, 5), padding="same"),
+    "more taps than a mask has bits": Conv2dGeometry.of((2, 4, 3, 40), (8, 4, 1, 33), padding=((0, 0), (5, 4))),
 }
-VECTOR = {name: g for name, g in GEOMETRIES.items() if g.C // g.groups % 4 == 0 and g.K // g.groups % 4 == 0}
-INSTANCES = {
-    "fprop": ("128x64_vec4", "64x64_vec4", "64x64_scalar", "direct"),
-    "dgrad": ("128x64_vec4", "64x64_vec4", "64x64_scalar", "direct"),
-    "wgrad": ("64x128_vec4", "64x64_vec4", "64x64_scalar", "direct"),
-}
+INSTANCES = conv2d.INSTANCES
 CASES = [
     pytest.param(operator, instance, g, id=f"{operator}-{instance}-{name}")
-    for operator, instances in INSTANCES.items()
-    for instance in instances
-    for name, g in (VECTOR if "vec4" in instance else GEOMETRIES).items()
+    for operator in INSTANCES
+    for name, g in GEOMETRIES.items()
+    for instance in conv2d.candidates(operator, g)
 ]
 
 
@@ -124,15 +122,84 @@ def test_many_awkward_geometries(backend: Any, g: Conv2dGeometry, seed: int) -> 
     random_case(backend, g, seed)
 
 
-@pytest.mark.parametrize("instance", ["64x128_vec4", "64x64_vec4", "64x64_scalar"])
-def test_split_wgrad(backend: Any, instance: str) -> None:
-    g = Conv2dGeometry.of((3, 8, 15, 14), (20, 8, 3, 3), padding=((1, 1), (0, 2)))
-    arrays = operands(g, "wgrad")
+TILED = [(operator, instance) for operator in INSTANCES for instance in INSTANCES[operator] if instance != "direct"]
+SPLIT = Conv2dGeometry.of((3, 24, 15, 14), (20, 24, 3, 3), stride=(1, 2), padding=((1, 1), (0, 2)))
+
+
+def fused(backend: Any, operator: str, instance: str, g: Conv2dGeometry) -> tuple[dict[str, Array], list[Any]]:
+    """The results of an operator with all that can be fused into it, each checked, and the launches."""
+    x, w, bias = operands(g, "fprop")
+    dy, _ = operands(g, "dgrad")
+    x_, w_, bias_, dy_ = map(backend.from_host, (x, w, bias, dy))
     with backend.engine.record() as launches:
-        actual = run(backend, "wgrad", arrays, g, instance)
-    assert [launch.kernel for launch in launches] == [f"conv2d_wgrad_{instance}", "split_k_reduce"]
-    assert launches[0].grid[1] > 1
-    check_operator(actual, "wgrad", arrays, g)
+        if operator == "fprop":
+            results = {"y": conv2d.fprop(backend, x_, w_, bias_, g, activation="relu", instance=instance)}
+        elif operator == "dgrad":
+            results = {"dx": conv2d.dgrad(backend, dy_, w_, g, mask=x_, instance=instance)}
+        else:
+            results = dict(
+                zip(("dw", "db"), conv2d.wgrad(backend, x_, dy_, g, bias=True, instance=instance), strict=True)
+            )
+    on_host = {name: backend.to_host(result) for name, result in results.items()}
+    if operator == "fprop":
+        check(on_host["y"], reference.conv2d_fprop_relu, x, w, bias, g)
+    elif operator == "dgrad":
+        check(on_host["dx"], reference.conv2d_dgrad_masked, dy, w, x, g)
+    else:
+        check(on_host["dw"], reference.conv2d_wgrad, x, dy, g)
+        check(on_host["db"], reference.bias_grad, dy)
+    return on_host, launches
+
+
+@pytest.mark.parametrize(("operator", "instance"), TILED)
+def test_one_launch_does_all_that_is_fused(backend: Any, operator: str, instance: str) -> None:
+    g = Conv2dGeometry.of((2, 12, 9, 8), (24, 4, 3, 2), stride=(2, 1), padding=((1, 0), (2, 1)), groups=3)
+    _, launches = fused(backend, operator, instance, g)
+    assert [launch.kernel for launch in launches] == [f"conv2d_{operator}_{instance}"]
+
+
+@pytest.mark.parametrize("parts", [2, 4, 5, 13])
+@pytest.mark.parametrize(("operator", "instance"), TILED)
+def test_the_last_block_joins_the_parts(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, operator: str, instance: str, parts: int
+) -> None:
+    """In one group, in one group just filled, in two groups, in four of which the last has one part."""
+    terms = conv2d.plan_of(operator, instance, SPLIT).split
+    total = terms.parts * terms.length
+    length = -(-total // parts // split_k.STAGE) * split_k.STAGE
+    split = split_k.Split(-(-total // length), length)
+    monkeypatch.setattr(split_k, "choose", lambda *_: split)
+    results, launches = fused(backend, operator, instance, SPLIT)
+    assert [launch.grid[1] for launch in launches] == [split.parts] and split.parts > 1
+    again, _ = fused(backend, operator, instance, SPLIT)
+    assert all(results[name].tobytes() == again[name].tobytes() for name in results)
+    assert not backend.to_host(backend.counters(4096)).any()
+
+
+@pytest.mark.parametrize("arch", [61, 90])
+@pytest.mark.parametrize(("operator", "instance"), TILED)
+def test_with_and_without_asynchronous_copies(operator: str, instance: str, arch: int) -> None:
+    backend = CudaBackend(EmulatorEngine(arch=arch))
+    for g in (GEOMETRIES["groups"], SPLIT):
+        fused(backend, operator, instance, g)
+
+
+def test_the_direct_kernels_take_the_same_arguments(backend: Any) -> None:
+    for operator in INSTANCES:
+        fused(backend, operator, "direct", GEOMETRIES["depthwise"])
+
+
+def test_relu_and_mask_keep_nan_as_the_separate_kernels_do(backend: Any) -> None:
+    g = GEOMETRIES["pointwise"]
+    x, w, _ = operands(g, "fprop")
+    x[0, 0, 0, 0] = x[1, 2, 3, 4] = np.nan
+    x_, w_ = backend.from_host(x), backend.from_host(w)
+    y = backend.conv2d_fprop(x_, w_, None, g)
+    separate = backend.to_host(backend.relu_forward(y))
+    assert np.isnan(separate).sum() == 2 * g.K
+    np.testing.assert_array_equal(backend.to_host(backend.conv2d_fprop(x_, w_, None, g, activation="relu")), separate)
+    dx = backend.to_host(backend.conv2d_dgrad(y, w_, g, mask=x_))
+    assert dx[0, 0, 0, 0] == 0 and dx[1, 2, 3, 4] == 0 and np.isnan(dx[0, 0, 0, 1:]).any()
 
 
 @pytest.mark.parametrize(
@@ -140,8 +207,9 @@ def test_split_wgrad(backend: Any, instance: str) -> None:
 )
 def test_infinity_reaches_only_the_results_that_see_it(backend: Any, operator: str, instance: str) -> None:
     """Products beyond the end of a sum are 0 * 0; with 0 * x, infinite values would spoil results far away."""
-    channels = 5 if instance in ("64x64_scalar", "direct") else 4
-    g = Conv2dGeometry.of((2, channels, 9, 8), (channels, channels, 3, 3), stride=(1, 2), padding=1)
+    c = 4 if instance.endswith("vec4") else 5
+    k = 5 if instance.endswith(("scalar", "direct")) else 4
+    g = Conv2dGeometry.of((2, c, 9, 8), (k, c, 3, 3), stride=(1, 2), padding=1)
     arrays = operands(g, operator)
     arrays[0][0, 4, 1, 1] = np.inf  # of x or dy
     with np.errstate(invalid="ignore"):
@@ -162,7 +230,7 @@ def test_results_are_the_same_bits_in_every_run(backend: Any, operator: str) -> 
 def test_the_choice_of_tile_does_not_change_a_bit(backend: Any, operator: str) -> None:
     g = Conv2dGeometry.of((2, 12, 11, 10), (20, 12, 3, 3), stride=(2, 1), padding=1)
     arrays = operands(g, operator)
-    results = {run(backend, operator, arrays, g, instance).tobytes() for instance in INSTANCES[operator][:3]}
+    results = {run(backend, operator, arrays, g, instance).tobytes() for instance in INSTANCES[operator][:-1]}
     assert len(results) == 1
 
 
@@ -178,7 +246,7 @@ def test_an_array_off_16_bytes_takes_the_scalar_instance(backend: Any, operator:
         with backend.engine.record() as launches:
             result = getattr(conv2d, operator)(backend, *shifted, g)
             actual = backend.to_host(result[0] if operator == "wgrad" else result)
-        assert launches[0].kernel == f"conv2d_{operator}_64x64_scalar"
+        assert launches[0].kernel.startswith(f"conv2d_{operator}_") and launches[0].kernel.endswith("_scalar")
         check_operator(actual, operator, arrays, g)
 
 
@@ -195,38 +263,21 @@ def test_arrays_that_end_where_memory_ends() -> None:
 @pytest.mark.parametrize(
     ("shape", "weight", "options", "expected"),
     [
-        ((8, 64, 64, 32), (64, 64, 3, 3), {"padding": 1}, ("64x64_vec4", "64x64_vec4", "64x128_vec4")),
-        ((32, 64, 64, 64), (64, 64, 3, 3), {"padding": 1}, ("128x64_vec4", "128x64_vec4", "64x128_vec4")),
-        ((8, 64, 32, 32), (64, 64, 1, 1), {}, ("64x64_vec4", "64x64_vec4", "64x64_vec4")),
-        ((8, 3, 32, 32), (64, 3, 5, 5), {"padding": 2}, ("64x64_scalar", "64x64_scalar", "64x64_scalar")),
-        ((8, 64, 32, 32), (64, 1, 3, 3), {"padding": 1, "groups": 64}, ("direct", "direct", "64x64_scalar")),
+        ((8, 64, 64, 32), (64, 64, 3, 3), {"padding": 1}, ("128x64_vec4", "128x64_vec4", "64x128_vec4")),
+        ((8, 64, 32, 32), (64, 64, 1, 1), {}, ("128x64_vec4", "128x64_vec4", "64x80_few")),
+        ((8, 3, 32, 32), (64, 3, 5, 5), {"padding": 2}, ("128x64_few", "128x64_scalar", "64x80_few")),
+        ((8, 6, 32, 32), (6, 6, 5, 5), {}, ("128x64_scalar", "128x64_scalar", "64x80_scalar")),
+        ((8, 64, 32, 32), (64, 1, 3, 3), {"padding": 1, "groups": 64}, ("direct", "direct", "64x80_scalar")),
+        ((8, 4, 1, 400), (64, 4, 1, 80), {}, ("128x64_few", "128x64_scalar", "64x80_few")),
+        ((1, 4, 1 << 13, 1 << 13), (8, 4, 5, 5), {}, ("128x64_vec4", "128x64_vec4", "64x128_vec4")),
+        ((1, 16, 1 << 14, 1 << 14), (8, 16, 3, 3), {}, ("direct", "direct", "direct")),  # beyond int
     ],
 )
 def test_which_instance_runs(
     shape: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], expected: tuple[str, str, str]
 ) -> None:
     g = Conv2dGeometry.of(shape, weight, **options)
-    recorder = Recorder()
-    conv2d.fprop(recorder, np.zeros(g.input_shape, np.float32), np.zeros(g.weight_shape, np.float32), None, g)
-    conv2d.dgrad(recorder, np.zeros(g.output_shape, np.float32), np.zeros(g.weight_shape, np.float32), g)
-    conv2d.wgrad(recorder, np.zeros(g.input_shape, np.float32), np.zeros(g.output_shape, np.float32), g)
-    ran = [name.split("_", 2)[2] for name in recorder.kernels if name.startswith("conv2d")]
-    assert tuple(ran) == expected
-
-
-class Recorder:
-    """Stands for a backend and only notes what would be launched."""
-
-    xp = np
-
-    def __init__(self) -> None:
-        self.kernels: list[str] = []
-
-    def launch(self, source: str, name: str, *arguments: Any) -> None:
-        self.kernels.append(name)
-
-    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        return np.empty(shape, dtype)
+    assert tuple(conv2d.choose(operator, g) for operator in INSTANCES) == expected
 
 
 def test_an_empty_batch(backend: Any) -> None:
@@ -245,7 +296,7 @@ def test_an_empty_batch(backend: Any) -> None:
 def test_a_vector_instance_refuses_channels_that_are_not_of_fours(backend: Any) -> None:
     g = GEOMETRIES["groups not of fours"]
     x, w, bias = operands(g, "fprop")
-    with pytest.raises(ValueError, match="128x64_vec4 needs C/groups and K/groups divisible by 4"):
+    with pytest.raises(ValueError, match=r"instance 128x64_vec4 does not .* these do: 128x64_scalar, direct"):
         conv2d.fprop(backend, x, w, bias, g, instance="128x64_vec4")
 
 
@@ -257,11 +308,18 @@ def test_too_many_pixels_for_int_are_refused(backend: Any) -> None:
             conv2d.fprop(backend, np.zeros(1), np.zeros(1), None, g)
 
 
-@pytest.mark.parametrize("terms", [1, 7, 8, 127, 256, 1000, 18432, 73728, 802816])
-@pytest.mark.parametrize(("tiles", "size"), [(1, 75), (13, 102400), (162, 2359296), (700, 10_000_000), (1, 1 << 26)])
-def test_split_covers_the_sum_within_the_workspace(terms: int, tiles: int, size: int) -> None:
-    split = split_k.choose(terms, tiles, size)
-    assert split.parts * split.length >= terms > (split.parts - 1) * split.length  # all terms, no part empty
+@pytest.mark.parametrize("terms", [0, 1, 7, 8, 127, 256, 1000, 18432, 147456, 73728000])
+@pytest.mark.parametrize("tiles", [1, 13, 144, 700, 200_000])
+@pytest.mark.parametrize("longest", [None, conv2d.LONGEST_SUM])
+def test_split_covers_the_sum_within_the_workspace(terms: int, tiles: int, longest: int | None) -> None:
+    split = split_k.choose(terms, tiles, 64 * 129, longest)
+    assert split.parts * split.length >= terms > (split.parts - 1) * split.length or terms == 0  # all, no part empty
     assert split.length % split_k.STAGE == 0
-    assert split.parts == 1 or split.parts * size * 4 <= split_k.WORKSPACE
-    assert split.parts == 1 or split.length >= split_k.SHORTEST_SUM - split_k.STAGE
+    assert split.parts == 1 or split.parts * tiles * 4 * 64 * 129 <= split_k.WORKSPACE
+    assert split.parts == 1 or split.length >= split_k.SHORTEST_SUM
+    assert 1 < split.counters <= 1 + split.parts
+
+
+def test_few_tiles_are_split_and_many_are_not() -> None:
+    assert simt.Plan.of("128x64_vec4", 6, 2304).split.parts > 8
+    assert simt.Plan.of("128x64_vec4", 1152, 1600).split.parts == 1

@@ -120,6 +120,23 @@ def bias_grad(dy: Array, dtype: DTypeLike = np.float64) -> Reference:
     return Reference(rows.sum(axis=0), abs(rows).sum(axis=0))
 
 
+def conv2d_fprop_relu(
+    x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, dtype: DTypeLike = np.float64
+) -> Reference:
+    """max(y, 0) (N,P,Q,K)."""
+    y = conv2d_fprop(x, w, bias, g, dtype)
+    return Reference(np.maximum(y.value, 0), y.scale)
+
+
+def conv2d_dgrad_masked(
+    dy: Array, w: Array, mask: Array, g: Conv2dGeometry, dtype: DTypeLike = np.float64
+) -> Reference:
+    """dx (N,H,W,C) where mask > 0, else exactly 0."""
+    dx = conv2d_dgrad(dy, w, g, dtype)
+    assert dx.scale is not None
+    return Reference(np.where(mask > 0, dx.value, 0), np.where(mask > 0, dx.scale, 0))
+
+
 # ---- pooling ---------------------------------------------------------------------------------------------
 
 
@@ -335,6 +352,19 @@ def linear_forward(x: Array, w: Array, bias: Array | None, dtype: DTypeLike = np
         return product
     bias = bias.astype(dtype)
     return Reference(product.value + bias, product.scale + abs(bias))
+
+
+def linear_forward_relu(x: Array, w: Array, bias: Array | None, dtype: DTypeLike = np.float64) -> Reference:
+    """max(y, 0) (M, N)."""
+    y = linear_forward(x, w, bias, dtype)
+    return Reference(np.maximum(y.value, 0), y.scale)
+
+
+def linear_dgrad_masked(dy: Array, w: Array, mask: Array, dtype: DTypeLike = np.float64) -> Reference:
+    """dx (M, K) = dy (M, N) times w (N, K) where mask > 0, else exactly 0."""
+    dx = matmul(dy, w, dtype=dtype)
+    assert dx.scale is not None
+    return Reference(np.where(mask > 0, dx.value, 0), np.where(mask > 0, dx.scale, 0))
 
 
 # ---- loss ------------------------------------------------------------------------------------------------

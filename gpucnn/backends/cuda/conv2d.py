@@ -1,26 +1,49 @@
 """Which convolution kernel runs for which sizes, and its launch.
 
-Everything is chosen by the geometry and by the arrays' alignment, so that a run can be repeated bit by bit. An
-*instance* is the end of a kernel's name: ``128x64_vec4``, ``64x128_vec4``, ``64x64_vec4``, ``64x64_scalar`` (tiles of
-kernels/conv2d_simt.cu: rows x columns) or ``direct`` (kernels/conv2d_direct.cu). Tests and benchmarks may ask for one.
+Arrays of half types, and float32 ones where tf32 will do, go to tensor cores (conv2d_mma.py). The others run on the
+ordinary FMA units, and everything is chosen by the geometry and by the arrays' alignment, so that a run can be repeated
+bit by bit. An *instance* is the end of a kernel's name: ``128x64_vec4``, ``128x64_few``, ``128x64_scalar``,
+``64x128_vec4``, ``64x80_few``, ``64x80_scalar`` (tiles of kernels/conv2d_simt.cuh: rows x columns) or ``direct``
+(kernels/conv2d_direct.cu). Every function takes one that overrides the choice.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda import conv2d_mma, elementwise, split_k
-from gpucnn.backends.cuda.grids import ENOUGH_TILES, THREADS, TILE_THREADS, blocks, ceil_div, power_of_two, tiles
-from gpucnn.backends.launch import address
+from gpucnn.backends.cuda import conv2d_mma, elementwise, simt
+from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div, power_of_two
 from gpucnn.geometry import Conv2dGeometry
 
-TILED = "conv2d_simt.cu"
 DIRECT = "conv2d_direct.cu"
 FEW_CHANNELS = 4  # in and out of a group: tiles would be nearly empty, the direct kernel is not
 MOST_PIXELS = 1 << 30  # of one tensor, with its padding: kernels count pixels in int
+MOST_TAPS = 31  # rows and columns of a filter together, as in kernels/conv2d_simt.cuh
+MOST_ELEMENTS = (1 << 31) - 1  # of the images that one tile sees: kernels count them in int
+LONGEST_SUM = 2048  # terms in one part of wgrad's sums, which may have millions
+FEW_COLUMNS = 80  # of wgrad's results, for which the narrow tile wastes less than the wide one
+INSTANCES = {
+    "fprop": ("128x64_vec4", "128x64_few", "128x64_scalar", "direct"),
+    "dgrad": ("128x64_vec4", "128x64_scalar", "direct"),
+    "wgrad": ("64x128_vec4", "64x80_few", "64x80_scalar", "direct"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The fields of ``struct ConvolutionOptions`` in kernels/conv2d_simt.cuh."""
+
+    k_per_part: int
+    relu: bool = False
+
+    def as_struct(self) -> tuple[int, ...]:
+        """The fields in order, for the struct of the kernels."""
+        return self.k_per_part, int(self.relu)
 
 
 def tensor_cores(array: Array, tf32: bool) -> bool:
@@ -41,23 +64,17 @@ def fprop(
     """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,) or None, after ``activation``."""
     if tensor_cores(x, tf32):
         return conv2d_mma.fprop(backend, x, w, bias, g, activation, tf32, instance)
-    y = _fprop(backend, x, w, bias, g, instance)
-    return elementwise.relu_forward(backend, y) if activation == "relu" else y
-
-
-def _fprop(backend: Any, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, instance: str | None) -> Array:
     _check_pixels("fprop", g)
     y = backend.empty(g.output_shape)
-    rows, columns = g.N * g.P * g.Q, g.K // g.groups
     if not y.size:
         return y
-    instance = instance or _instance(g, rows, columns, g.groups, x, w, y)
-    _check_instance(instance, g)
+    instance = _checked("fprop", instance, g) or choose("fprop", g, simt.aligned(x, w, y))
     if instance == "direct":
-        backend.launch(DIRECT, "conv2d_fprop_direct", *_direct_shape(rows, g.K), x, w, bias, y, g)
-        return y
-    grid = tiles(instance, rows, columns) * g.groups
-    backend.launch(TILED, f"conv2d_fprop_{instance}", grid, TILE_THREADS, x, w, bias, y, g)
+        backend.launch(DIRECT, "conv2d_fprop_direct", *_direct_shape(g.N * g.P * g.Q, g.K), x, w, bias, y, g)
+        return elementwise.relu_forward(backend, y) if activation == "relu" else y
+    plan = plan_of("fprop", instance, g)
+    options = Options(plan.split.length, activation == "relu")
+    _launch(backend, "fprop", plan, x, w, bias, y, *plan.scratch(backend), options, g)
     return y
 
 
@@ -73,25 +90,16 @@ def dgrad(
     """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups), 0 where not mask > 0."""
     if tensor_cores(dy, tf32):
         return conv2d_mma.dgrad(backend, dy, w, g, mask, tf32, instance)
-    dx = _dgrad(backend, dy, w, g, instance)
-    return dx if mask is None else elementwise.relu_backward(backend, dx, mask)
-
-
-def _dgrad(backend: Any, dy: Array, w: Array, g: Conv2dGeometry, instance: str | None) -> Array:
     _check_pixels("dgrad", g)
     dx = backend.empty(g.input_shape)
     if not dx.size:
         return dx
-    # The rows of a GEMM are the pixels of one phase of the stride; the first phase has the most.
-    phases = min(g.stride_h, g.H) * min(g.stride_w, g.W)
-    rows, columns = g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.C // g.groups
-    instance = instance or _instance(g, rows, columns, phases * g.groups, dy, w, dx)
-    _check_instance(instance, g)
+    instance = _checked("dgrad", instance, g) or choose("dgrad", g, simt.aligned(dy, w, mask, dx))
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_dgrad_direct", *_direct_shape(g.N * g.H * g.W, g.C), dy, w, dx, g)
-        return dx
-    grid = tiles(instance, rows, columns) * phases * g.groups
-    backend.launch(TILED, f"conv2d_dgrad_{instance}", grid, TILE_THREADS, dy, w, dx, g)
+        return dx if mask is None else elementwise.relu_backward(backend, dx, mask)
+    plan = plan_of("dgrad", instance, g)
+    _launch(backend, "dgrad", plan, dy, w, mask, dx, *plan.scratch(backend), Options(plan.split.length), g)
     return dx
 
 
@@ -110,53 +118,88 @@ def wgrad(
     """
     if tensor_cores(dy, tf32):
         return conv2d_mma.wgrad(backend, x, dy, g, bias, tf32, instance)
-    return _wgrad(backend, x, dy, g, instance), elementwise.bias_grad(backend, dy) if bias else None
-
-
-def _wgrad(backend: Any, x: Array, dy: Array, g: Conv2dGeometry, instance: str | None) -> Array:
     _check_pixels("wgrad", g)
     if not dy.size:
-        return backend.xp.zeros(g.weight_shape, dy.dtype)
+        return backend.xp.zeros(g.weight_shape, dy.dtype), backend.xp.zeros(g.K, dy.dtype) if bias else None
     dw = backend.empty(g.weight_shape)
-    rows, columns, pixels = g.K // g.groups, g.R * g.S * (g.C // g.groups), g.N * g.P * g.Q
+    instance = _checked("wgrad", instance, g) or choose("wgrad", g, simt.aligned(x, dy, dw))
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_wgrad_direct", blocks(dw.size), THREADS, x, dy, dw, g)
-        return dw
-    vector = _vector(g, x, dy, dw)
-    if instance is None:
-        instance = ("64x128_vec4" if columns > 64 else "64x64_vec4") if vector else "64x64_scalar"
-    _check_instance(instance, g)
-    results = tiles(instance, rows, columns) * g.groups
-    split = split_k.choose(pixels, results, dw.size)
-    partial = dw if split.parts == 1 else backend.empty((split.parts, *dw.shape))
-    kernel = f"conv2d_wgrad_{instance}"
-    backend.launch(TILED, kernel, (results, split.parts), TILE_THREADS, x, dy, partial, split.length, g)
-    if partial is not dw:
-        split_k.reduce(backend, partial, None, dw)
-    return dw
+        return dw, elementwise.bias_grad(backend, dy) if bias else None
+    db = backend.empty((g.K,)) if bias else None
+    plan = plan_of("wgrad", instance, g)
+    _launch(backend, "wgrad", plan, x, dy, dw, db, *plan.scratch(backend), Options(plan.split.length), g)
+    return dw, db
 
 
-def _instance(g: Conv2dGeometry, rows: int, columns: int, gemms: int, *arrays: Array) -> str:
-    """The instance of fprop and dgrad for ``gemms`` products of ``rows`` x ``columns`` results."""
-    if max(g.C, g.K) <= FEW_CHANNELS * g.groups:
-        return "direct"
-    if not _vector(g, *arrays):
-        return "64x64_scalar"
-    return "128x64_vec4" if tiles("128x64", rows, columns) * gemms >= ENOUGH_TILES else "64x64_vec4"
+def candidates(operator: str, g: Conv2dGeometry, aligned: bool = True) -> tuple[str, ...]:
+    """The instances that can compute an ``operator`` ("fprop", "dgrad" or "wgrad"), the direct kernel last.
+
+    ``aligned``: whether all arrays start at multiples of 16 bytes.
+    """
+    return tuple(
+        one for one in INSTANCES[operator] if (aligned or one.endswith(("scalar", "direct"))) and _fits(one, g)
+    )
 
 
-def _vector(g: Conv2dGeometry, *arrays: Array) -> bool:
-    """Whether runs of four channels never cross a group's bounds or 16-byte boundaries."""
-    return _fours(g) and all(address(array) % 16 == 0 for array in arrays)
+def choose(operator: str, g: Conv2dGeometry, aligned: bool = True) -> str:
+    """The instance that runs where none is asked for."""
+    fits = candidates(operator, g, aligned)
+    if operator == "wgrad":
+        narrow = g.R * g.S * (g.C // g.groups) <= FEW_COLUMNS
+        return "64x80_few" if narrow and "64x80_few" in fits else fits[0]
+    return "direct" if max(g.C, g.K) <= FEW_CHANNELS * g.groups else fits[0]
 
 
-def _fours(g: Conv2dGeometry) -> bool:
-    return g.C // g.groups % 4 == 0 and g.K // g.groups % 4 == 0
+def plan_of(operator: str, instance: str, g: Conv2dGeometry) -> simt.Plan:
+    """The blocks of an instance and how they split K; not for the direct kernel."""
+    c, k, taps = g.C // g.groups, g.K // g.groups, g.R * g.S
+    if operator == "wgrad":
+        results = simt.tiles(instance, k, taps * c) * g.groups
+        return simt.Plan.of(instance, results, g.N * g.P * g.Q, sums=True, longest=LONGEST_SUM)
+    if operator == "fprop":
+        return simt.Plan.of(instance, simt.tiles(instance, g.N * g.P * g.Q, k) * g.groups, taps * c)
+    # The rows of a GEMM are the pixels of one phase of the stride, which see some of the taps (DgradAxis in
+    # kernels/convolution.cuh); the first phase has the most pixels.
+    phases = min(g.stride_h, g.H) * min(g.stride_w, g.W)
+    rows = g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w)
+    taps_h = ceil_div(g.R, g.stride_h // math.gcd(g.stride_h, g.dilation_h))
+    taps_w = ceil_div(g.S, g.stride_w // math.gcd(g.stride_w, g.dilation_w))
+    return simt.Plan.of(instance, simt.tiles(instance, rows, c) * phases * g.groups, taps_h * taps_w * k)
 
 
-def _check_instance(instance: str, g: Conv2dGeometry) -> None:
-    if instance.endswith("vec4") and not _fours(g):
-        raise ValueError(f"conv2d: instance {instance} needs C/groups and K/groups divisible by 4, got {g}")
+def _launch(backend: Any, operator: str, plan: simt.Plan, *arguments: Any) -> None:
+    source = "conv2d_simt_scalar.cu" if plan.instance.endswith("scalar") else "conv2d_simt.cu"
+    kernel = f"conv2d_{operator}_{plan.instance}"
+    backend.launch(source, kernel, plan.grid, simt.threads(plan.instance), *arguments)
+
+
+def _fits(instance: str, g: Conv2dGeometry) -> bool:
+    """Whether an instance can compute a geometry, alignment aside."""
+    if instance == "direct":
+        return True
+    if not _in_int(g, simt.tile(instance)[0]):
+        return False
+    if instance.endswith("vec4"):
+        return g.C // g.groups % 4 == 0 and g.K // g.groups % 4 == 0 and g.R + g.S <= MOST_TAPS
+    return instance.endswith("scalar") or g.K // g.groups % 4 == 0
+
+
+def _in_int(g: Conv2dGeometry, rows: int) -> bool:
+    """Whether int counts the elements of the images that ``rows`` pixels, of the input or of the output, reach."""
+    padded = (g.H + g.pad_top + g.pad_bottom) * (g.W + g.pad_left + g.pad_right) * g.C
+    seen = (rows - 1) // max(1, min(g.P * g.Q, ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w))) + 2
+    return seen * max(padded, (g.P + g.R) * (g.Q + g.S) * g.K) <= MOST_ELEMENTS
+
+
+def _checked(operator: str, instance: str | None, g: Conv2dGeometry) -> str | None:
+    if instance is not None and instance not in candidates(operator, g):
+        raise ValueError(
+            f"conv2d {operator}: instance {instance} does not compute this geometry; these do:"
+            f" {', '.join(candidates(operator, g))} (vec4 needs C/groups and K/groups divisible by 4 and R + S <="
+            f" {MOST_TAPS}, few needs K/groups divisible by 4), got {g}"
+        )
+    return instance
 
 
 def _direct_shape(pixels: int, channels: int) -> tuple[int, tuple[int, int]]:

@@ -8,8 +8,6 @@ from gpucnn.backends.launch import address
 THREADS = 256  # threads of a block; every kernel here is bounded for it
 MAX_BLOCKS = 16384  # four million threads fill any GPU; kernels walk on by grid strides
 MAX_ROW_BLOCKS = 65535  # CUDA's limit of gridDim.y
-TILE_THREADS = 128  # threads of a block that computes a tile (kernels/gemm_simt.cuh)
-ENOUGH_TILES = 256  # of the larger size; with fewer, smaller tiles bring more multiprocessors to work
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -20,12 +18,6 @@ def ceil_div(a: int, b: int) -> int:
 def blocks(work: int, per_block: int = THREADS) -> int:
     """The grid for ``work`` items of which a block takes ``per_block`` at a time; 0 for no work."""
     return min(ceil_div(work, per_block), MAX_BLOCKS)
-
-
-def tiles(instance: str, rows: int, columns: int) -> int:
-    """How many tiles of an instance ("128x64_vec4": 128 rows, 64 columns) cover ``rows`` x ``columns`` results."""
-    tile_rows, tile_columns = map(int, instance.split("_")[0].split("x"))
-    return ceil_div(rows, tile_rows) * ceil_div(columns, tile_columns)
 
 
 def fits_vectors(*arrays: Array) -> bool:

@@ -1,22 +1,28 @@
-"""Split-K: many blocks share one long sum, and a second kernel adds their partial sums up in a fixed order.
+"""Split-K: several blocks share the sums of one tile, and the last of them to arrive adds the parts up in a fixed
+order (join_parts in kernels/gemm_simt.cuh).
 
-The number of parts follows from the sizes alone, never from the GPU or from timing, so that results are the same bits
-everywhere.
+The number of parts follows from the sizes alone, never from the GPU or from
+timing, so that results are the same bits everywhere. It is the one with the least estimated time on a GPU of
+MULTIPROCESSORS, for which the model below counts in stages: the time in which a multiprocessor that is full multiplies
+one stage of one block.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
-from gpucnn.backends.base import Array
-from gpucnn.backends.cuda.grids import MAX_ROW_BLOCKS, THREADS, blocks, ceil_div
+from gpucnn.backends.cuda.grids import MAX_ROW_BLOCKS, ceil_div
 
 STAGE = 16  # terms in the kernels' longest stage (kernels/gemm_simt.cuh): parts begin at multiples of it
-ENOUGH_BLOCKS = 512  # that keep any GPU busy: a few for each of its (up to about 150) multiprocessors
-SHORTEST_SUM = 128  # terms in a part; below that, writing and reading partial sums costs more than it brings
-LONGEST_SUM = 512  # terms in a part: the rounding error of a running sum grows with its length
+SHORTEST_SUM = 64  # terms in a part, at least: a shorter one is all beginning and end
 WORKSPACE = 64 << 20  # bytes of partial sums, at most
+FEW_PARTS = 4  # as in kernels/gemm_simt.cuh
+MULTIPROCESSORS = 132  # of an H100 or H200; a smaller GPU has more blocks for each, and is full all the same
+SHARE = (0.6, 0.85, 0.95)  # of a multiprocessor that one, two, three blocks of four warps keep busy
+AROUND = 2.0  # stages that a block's beginning and end take
+PASS = 0.5  # stages in which a block writes its part, or the last one reads a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +32,45 @@ class Split:
     parts: int
     length: int
 
-
-def choose(terms: int, tiles: int, size: int) -> Split:
-    """How to split sums of ``terms`` terms, for ``size`` results that make ``tiles`` blocks."""
-    wanted = max(ceil_div(ENOUGH_BLOCKS, max(tiles, 1)), ceil_div(terms, LONGEST_SUM))
-    most = min(terms // SHORTEST_SUM, WORKSPACE // (4 * max(size, 1)), MAX_ROW_BLOCKS)
-    parts = max(1, min(wanted, most))
-    length = max(STAGE, ceil_div(terms, parts * STAGE) * STAGE)
-    return Split(max(1, ceil_div(terms, length)), length)
+    @property
+    def counters(self) -> int:
+        """How many counters each tile needs: one for each group of parts, and one for the groups."""
+        return 1 + ceil_div(self.parts, group_size(self.parts))
 
 
-def reduce(backend: Any, partial: Array, bias: Array | None, out: Array) -> None:
-    """out = the sum of ``partial`` (parts, *out.shape) over its first axis, plus bias along the last axis."""
-    sizes = (out.size, out.shape[-1], partial.shape[0])
-    backend.launch("split_k.cu", "split_k_reduce", blocks(out.size), THREADS, partial, bias, out, *sizes)
+def group_size(parts: int) -> int:
+    """How many parts are joined at a time."""
+    return max(FEW_PARTS, math.isqrt(max(parts - 1, 0)) + 1)
+
+
+@lru_cache(maxsize=1024)
+def choose(terms: int, tiles: int, floats: int, longest: int | None = None) -> Split:
+    """How to split sums of ``terms`` terms over ``tiles`` tiles, of which a part takes ``floats`` floats.
+
+    ``longest`` bounds the terms of a part where that is possible: the rounding error of a running sum grows with its
+    length.
+    """
+    tiles = max(tiles, 1)
+    stages = max(1, ceil_div(terms, STAGE))
+    most = min(terms // SHORTEST_SUM, WORKSPACE // (4 * tiles * floats), MAX_ROW_BLOCKS)
+    least = 1 if longest is None else ceil_div(terms, longest)
+    lengths = {max(1, ceil_div(stages, parts)) for parts in range(1, min(max(most, 1), 512) + 1)}
+    if most > 1 and least > 512:
+        lengths.add(ceil_div(stages, min(least, most)))
+    fit = [length for length in lengths if ceil_div(stages, length) <= max(most, 1)]
+    enough = [length for length in fit if ceil_div(stages, length) >= min(least, max(most, 1))] or [min(fit)]
+    length = min(enough, key=lambda length: (_time(tiles, stages, length), -length))
+    return Split(ceil_div(stages, length), length * STAGE)
+
+
+def _time(tiles: int, stages: int, length: int) -> float:
+    """Stages that the busiest multiprocessor takes, with the joining of the parts at the end."""
+    parts = ceil_div(stages, length)
+    blocks = ceil_div(tiles * parts, MULTIPROCESSORS)
+    busy = SHARE[min(blocks, len(SHARE)) - 1]
+    if parts == 1:
+        return blocks * (length + AROUND) / busy
+    size = group_size(parts)
+    groups = ceil_div(parts, size)
+    last = PASS * (min(size, parts) + (groups if groups > 1 else 0)) + AROUND * (2 if groups > 1 else 1)
+    return blocks * (length + AROUND + PASS) / busy + last
