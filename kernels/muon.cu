@@ -1,10 +1,11 @@
-// Muon for the matrices of a network, whatever their shapes, in 2 + 3 * steps launches:
+// Muon for the matrices of a network, whatever their shapes, in 1 + 3 * steps launches (2 for no steps):
 //
 //     muon_prepare   momentum, Nesterov; x = the direction, as (rows, columns) with rows <= columns; sums of squares of it and of the parameter
 //     steps times:   muon_gram        gram = x x^T                          (the first time of x / max(|x|, eps))
 //                    muon_polynomial  polynomial = b gram + c gram gram
 //                    muon_advance     next x = a x + polynomial x
-//     muon_apply     with `renormalize` parameter *= sqrt(K) / max(|parameter|, eps); parameter = kept * parameter - step_size * x
+//     muon_finish    in the place of the last muon_advance, with its x: with `renormalize` parameter *= sqrt(K) / max(|parameter|, eps);
+//                    parameter = kept * parameter - step_size * x
 //
 // A parameter lies in memory as (outer, K, inner) and is a matrix of K rows and M = outer * inner columns; the order of the columns does not
 // matter to the iteration, so x keeps it. Where K > M, x is the transposed. matrices[8 * t...] = {outer, K, inner, rows, columns, begin of x,
@@ -39,6 +40,12 @@ struct Matrix {
         if (outer == 1 && rows == k) return i;
         const int at = static_cast<int>(i), column = at / (k * inner) * inner + at % inner, row = at / inner % k;
         return rows == k ? static_cast<long long>(row) * columns + column : static_cast<long long>(column) * columns + row;
+    }
+
+    // Where element (row, column) of x stands in the parameter's memory.
+    __device__ long long memory(int row, int column) const {
+        const int own_row = rows == k ? row : column, own_column = rows == k ? column : row;
+        return (static_cast<long long>(own_column / inner) * k + own_row) * inner + own_column % inner;
     }
 };
 
@@ -105,6 +112,23 @@ extern "C" __global__ void __launch_bounds__(256) muon_prepare(
             squares[2 * chunk + 1] = of_parameter;
         }
     }
+}
+
+// What a parameter is multiplied with before its step: kept, and what brings its norm to sqrt(K).
+__device__ __forceinline__ float kept_of(
+    const MuonNumbers& own, int k, IN float* __restrict__ squares, IN long long* __restrict__ first_chunk, int t, float* values) {
+    if (own.renormalize == 0.0f) return own.kept;
+    return own.kept * (sqrtf(static_cast<float>(k)) / norm_of(squares, first_chunk, t, 1, own.eps, values));
+}
+
+// parameter = kept * parameter - step, unless it is skipped, and the average after it.
+__device__ __forceinline__ void muon_move(const Along& along, float* parameter, float* average, float kept, float step) {
+    float p = *parameter;
+    if (!along.skip) {
+        p = fmaf(kept, p, -step);
+        *parameter = p;
+    }
+    if (average) *average = fmaf(-along.rate, *average - p, *average);
 }
 
 // The matrix of this block, and its tile there.
@@ -186,57 +210,84 @@ extern "C" __global__ void __launch_bounds__(256, 2) muon_polynomial(
     });
 }
 
+// The tile of polynomial x of this block, computed into `shared`, and by how much to multiply it (1 / |x|, where x is not normalised yet).
+struct AdvanceTile {
+    int row, column;
+    float by;
+
+    __device__ __forceinline__ AdvanceTile(
+        const Matrix& matrix, int tile, const float* polynomial, const float* x, IN float* __restrict__ squares,
+        IN long long* __restrict__ first_chunk, float eps, int first, float* shared, float* values)
+        : by(1.0f) {
+        const int wide = ceil_div(matrix.columns, Advance::BN);
+        row = tile / wide * Advance::BM, column = tile % wide * Advance::BN;
+        product<Advance>(
+            polynomial + matrix.gram, matrix.rows, matrix.rows, x + matrix.x, matrix.columns, matrix.columns, matrix.rows, row, column,
+            shared);
+        if (first) by = 1.0f / norm_of(squares, first_chunk, matrix.number, 0, eps, values);
+    }
+};
+
 extern "C" __global__ void __launch_bounds__(256, 2) muon_advance(
     IN float* __restrict__ polynomial, IN float* __restrict__ x, IN float* __restrict__ squares,
     IN float* const* __restrict__ numbers, IN long long* __restrict__ matrices, IN long long* __restrict__ first_chunk,
     IN int* __restrict__ first_tile, OUT float* __restrict__ next, int count, int first) {
     __shared__ __align__(16) float shared[Advance::SHARED];
+    __shared__ float values[256];
     int tile;
     const Matrix matrix(matrices, find_tile(first_tile, count, tile));
-    const MuonNumbers numbers_of = muon_numbers(numbers, matrix.number);
-    const int wide = ceil_div(matrix.columns, Advance::BN);
-    const int first_row = tile / wide * Advance::BM, first_column = tile % wide * Advance::BN;
-    float by = 1.0f;
-    if (first) {
-        by = 1.0f / norm_of(squares, first_chunk, matrix.number, 0, numbers_of.eps, shared);
-        __syncthreads();
-    }
-    const float* own = x + matrix.x;
-    product<Advance>(
-        polynomial + matrix.gram, matrix.rows, matrix.rows, own, matrix.columns, matrix.columns, matrix.rows, first_row, first_column,
-        shared);
+    const MuonNumbers own = muon_numbers(numbers, matrix.number);
+    const AdvanceTile at(matrix, tile, polynomial, x, squares, first_chunk, own.eps, first, shared, values);
     for (int e = threadIdx.x; e < Advance::BM * Advance::BN; e += PRODUCT_THREADS) {
-        const int row = first_row + e / Advance::BN, column = first_column + e % Advance::BN;
+        const int row = at.row + e / Advance::BN, column = at.column + e % Advance::BN;
         if (row >= matrix.rows || column >= matrix.columns) continue;
-        const long long at = static_cast<long long>(row) * matrix.columns + column;
-        next[matrix.x + at] = by * fmaf(numbers_of.a, own[at], product_sum<Advance>(shared, e / Advance::BN, e % Advance::BN));
+        const long long place = matrix.x + static_cast<long long>(row) * matrix.columns + column;
+        next[place] = at.by * fmaf(own.a, x[place], product_sum<Advance>(shared, e / Advance::BN, e % Advance::BN));
     }
 }
 
+// The last muon_advance, whose result goes into the parameter at once, and what goes along.
+extern "C" __global__ void __launch_bounds__(256, 2) muon_finish(
+    INOUT float* const* __restrict__ parameters, INOUT float* const* __restrict__ averages, IN float* const* __restrict__ numbers,
+    IN float* __restrict__ rate, IN float* __restrict__ found_inf, IN float* __restrict__ polynomial, IN float* __restrict__ x,
+    IN float* __restrict__ squares, IN long long* __restrict__ matrices, IN long long* __restrict__ first_chunk,
+    IN int* __restrict__ first_tile, int count, int first) {
+    __shared__ __align__(16) float shared[Advance::SHARED];
+    __shared__ float values[256];
+    int tile;
+    const Matrix matrix(matrices, find_tile(first_tile, count, tile));
+    const MuonNumbers own = muon_numbers(numbers, matrix.number);
+    const AdvanceTile at(matrix, tile, polynomial, x, squares, first_chunk, own.eps, first, shared, values);
+    const float kept = kept_of(own, matrix.k, squares, first_chunk, matrix.number, values);
+    const Along along(nullptr, found_inf, rate, 0);
+    float *parameter = parameters[matrix.number], *average = entry(averages, matrix.number);
+    for (int e = threadIdx.x; e < Advance::BM * Advance::BN; e += PRODUCT_THREADS) {
+        const int row = at.row + e / Advance::BN, column = at.column + e % Advance::BN;
+        if (row >= matrix.rows || column >= matrix.columns) continue;
+        const float own_x = x[matrix.x + static_cast<long long>(row) * matrix.columns + column];
+        const float next = at.by * fmaf(own.a, own_x, product_sum<Advance>(shared, e / Advance::BN, e % Advance::BN));
+        const long long i = matrix.memory(row, column);
+        muon_move(along, parameter + i, average ? average + i : nullptr, kept, own.step_size * next);
+    }
+}
+
+// With no iteration: x, normalised, is the step itself.
 extern "C" __global__ void __launch_bounds__(256) muon_apply(
     INOUT float* const* __restrict__ parameters, INOUT float* const* __restrict__ averages, IN float* const* __restrict__ numbers,
     IN float* __restrict__ rate, IN float* __restrict__ found_inf, IN long long* __restrict__ matrices, IN float* __restrict__ x,
-    IN float* __restrict__ squares, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, int arrays, int steps) {
+    IN float* __restrict__ squares, IN long long* __restrict__ first_chunk, IN long long* __restrict__ sizes, int arrays) {
     __shared__ float values[256];
     const Along along(nullptr, found_inf, rate, 0);
     for (long long chunk = blockIdx.x; chunk < first_chunk[arrays]; chunk += gridDim.x) {
         const Chunk part = find_chunk(chunk, first_chunk, sizes, arrays);
         const MuonNumbers own = muon_numbers(numbers, part.array);
-        float by = own.kept, step_size = own.step_size;
-        if (own.renormalize != 0.0f) {
-            const float side = sqrtf(static_cast<float>(matrices[8 * part.array + 1]));
-            by *= side / norm_of(squares, first_chunk, part.array, 1, own.eps, values);
-        }
-        if (steps == 0) step_size /= norm_of(squares, first_chunk, part.array, 0, own.eps, values);
+        const int k = static_cast<int>(matrices[8 * part.array + 1]);
+        const float kept = kept_of(own, k, squares, first_chunk, part.array, values);
+        const float step_size = own.step_size / norm_of(squares, first_chunk, part.array, 0, own.eps, values);
         const Matrix matrix(matrices, part.array);
         float *parameter = parameters[part.array], *average = entry(averages, part.array);
         for (long long i = part.begin + threadIdx.x; i < part.end; i += blockDim.x) {
-            float p = parameter[i];
-            if (!along.skip) {
-                p = fmaf(-step_size, x[matrix.x + matrix.place(i)], p * by);
-                parameter[i] = p;
-            }
-            if (average) average[i] = fmaf(-along.rate, average[i] - p, average[i]);
+            muon_move(along, parameter + i, average ? average + i : nullptr, kept, step_size * x[matrix.x + matrix.place(i)]);
         }
     }
 }

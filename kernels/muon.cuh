@@ -36,14 +36,13 @@ struct Stage {
 
     float values[COUNT];
 
-    // Elements (row, column) of a matrix of `rows` x `columns`, from (first_row, first_column) on; zeros outside.
+    // Elements (row, column) of a matrix of `rows` x `columns`, fewer than 2^30, from (first_row, first_column) on; zeros outside.
     __device__ __forceinline__ void fetch(const float* matrix, int pitch, int rows, int columns, int first_row, int first_column) {
         const int row = first_row + threadIdx.x / COLUMNS, column = first_column + threadIdx.x % COLUMNS;
-        const float* from = matrix + static_cast<long long>(row) * pitch + column;
+        const int left = column < columns ? rows - row : 0;
+        const unsigned at = static_cast<unsigned>(row) * pitch + column, step = static_cast<unsigned>(STEP) * pitch;
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i) {
-            values[i] = column < columns && row + i * STEP < rows ? from[static_cast<long long>(i * STEP) * pitch] : 0.0f;
-        }
+        for (int i = 0; i < COUNT; ++i) values[i] = i * STEP < left ? matrix[at + i * step] : 0.0f;
     }
 
     __device__ __forceinline__ void store(float* shared, int pitch) const {

@@ -253,7 +253,8 @@ def _launch(
         parameters.append(optimizer.view(parameter, memory_view(parameter.data)))
         gradients.append(optimizer.view(parameter, matched(parameter.grad, parameter)))
         rows.append(place.scalars.rows[place.row])
-        skipped.append(place.skipped[place.row : place.row + 1])
+        if scaled is not None:
+            skipped.append(place.skipped[place.row : place.row + 1])
         own = averages.get(id(parameter))
         beside.append(None if own is None else optimizer.view(parameter, memory_view(own.data)))
     along = Along(

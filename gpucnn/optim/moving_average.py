@@ -116,10 +116,9 @@ class MovingAverage:
         return {device: scalars.rows[0] for device, scalars in self._scalars.items()}
 
     def covered(self, parameters: Iterable[Tensor]) -> dict[int, Tensor]:
-        """The averages, by the parameter's id, of those of ``parameters`` that an optimizer's launch can take along."""
-        averages = {id(p): (p, average) for p, average in zip(self.parameters, self.averages, strict=True)}
-        found = {id(p): averages[id(p)] for p in parameters if id(p) in averages}
-        return {key: average for key, (p, average) in found.items() if suits(average, p)}
+        """The averages, by the parameter's id, of those of ``parameters`` that there are averages of."""
+        averages = {id(p): average for p, average in zip(self.parameters, self.averages, strict=True)}
+        return {id(p): averages[id(p)] for p in parameters if id(p) in averages}
 
     def launch(self, without: Mapping[int, Tensor] | None = None) -> None:
         """The launches of an update that has begun, but for the parameters whose ids are ``without``."""

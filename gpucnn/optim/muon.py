@@ -30,7 +30,7 @@ class Muon(FusedOptimizer):
     ``ns_coefficients``. Parameters without a gradient are left alone.
 
     All but the norms is computed in the dtype of the parameters (PyTorch orthogonalizes in bfloat16). On a GPU matrices
-    of all shapes go through the same 2 + 3 * ns_steps launches; on ``cpu`` those of one shape and equal options are a
+    of all shapes go through the same 1 + 3 * ns_steps launches; on ``cpu`` those of one shape and equal options are a
     batch. Filters are those of ``data_format="NCHW"`` layers, whose first axis is K.
 
     Method: K. Jordan and others, "Muon: an optimizer for hidden layers in neural networks", 2024; ``renormalize`` is

@@ -163,12 +163,10 @@ def test_launches_of_a_scaled_step(device: str) -> None:
 @EVERYWHERE
 def test_optimizers_that_step_together_skip_together_and_the_average_goes_on(device: str) -> None:
     parameters = make_parameters(device)
-    one, two = SGD(parameters[:1], lr=0.1), Adam(parameters[1:], lr=0.1)
+    one, two = SGD(parameters[:1], lr=0.1, weight_decay=0.5), Adam(parameters[1:], lr=0.1)
     average, scaler = MovingAverage(parameters, 0.5), GradScaler()
     give(parameters, 0, bad=np.inf)
     before = values(parameters)
-    for parameter in parameters:
-        parameter.data += 0  # the same values
     average.averages[0].fill_(0.0)
     scaler.step_all([one, two], average)
     scaler.update()

@@ -1,4 +1,4 @@
-"""Muon's step for matrices of all shapes together, on kernels/muon.cu: 2 + 3 * steps launches."""
+"""Muon's step for matrices of all shapes together, on kernels/muon.cu: 1 + 3 * steps launches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCE = "muon.cu"
 THREADS = 256
 SYMMETRIC, ADVANCE = 32, 64  # rows and columns of the tiles, as in kernels/muon.cu
 MOST_TABLES = 64
-MOST_ELEMENTS = 2**31 - 1  # of one matrix
+MOST_ELEMENTS = 2**30  # of one matrix
 
 Shapes = tuple[tuple[int, int, int], ...]
 _tables: WeakKeyDictionary[Any, dict[Shapes, Any]] = WeakKeyDictionary()
@@ -76,23 +76,30 @@ def step(
             tables.matrices, x, squares,
         ),
     )  # fmt: skip
+    rate = None if along.average is None else along.average.array
+    moved = [table_or_none(chosen(arrays)) for arrays in (parameters, along.averages)]
     if steps:
-        x = _iterate(backend, tables, x, squares, numbers, first_chunk, steps)
-    averages = chosen(along.averages)
+        _iterate(backend, tables, x, squares, numbers, first_chunk, steps, (*moved, numbers, rate, along.found_inf))
+        return
     chunks.launch(
-        backend, SOURCE, "muon_apply", [chosen(parameters), averages],
-        steps,
-        before=(
-            numbers, None if along.average is None else along.average.array, along.found_inf,
-            tables.matrices, x, squares,
-        ),
+        backend, SOURCE, "muon_apply", [chosen(parameters), chosen(along.averages)],
+        before=(numbers, rate, along.found_inf, tables.matrices, x, squares),
     )  # fmt: skip
 
 
 def _iterate(
-    backend: Any, tables: _Tables, x: Array, squares: Array, numbers: list[Array], first_chunk: Array, steps: int
-) -> Array:
-    """``steps`` Newton-Schulz iterations of all matrices, three launches each."""
+    backend: Any,
+    tables: _Tables,
+    x: Array,
+    squares: Array,
+    numbers: list[Array],
+    first_chunk: Array,
+    steps: int,
+    last: tuple[Any, ...],
+) -> None:
+    """``steps`` Newton-Schulz iterations of all matrices, three launches each; the very last one takes ``last`` too and
+    moves the parameters.
+    """
     gram, polynomial, other = backend.empty(tables.gram), backend.empty(tables.gram), backend.empty(tables.x)
     count = len(numbers)
     for number in range(steps):
@@ -105,12 +112,17 @@ def _iterate(
             SOURCE, "muon_polynomial", tables.symmetric_tiles, THREADS,
             gram, numbers, tables.matrices, tables.symmetric, polynomial, count,
         )  # fmt: skip
+        if number == steps - 1:
+            backend.launch(
+                SOURCE, "muon_finish", tables.advance_tiles, THREADS,
+                *last, polynomial, x, squares, tables.matrices, first_chunk, tables.advance, count, first,
+            )  # fmt: skip
+            return
         backend.launch(
             SOURCE, "muon_advance", tables.advance_tiles, THREADS,
             polynomial, x, squares, numbers, tables.matrices, first_chunk, tables.advance, other, count, first,
         )  # fmt: skip
         x, other = other, x
-    return x
 
 
 def _tables_of(backend: Any, shapes: Shapes) -> _Tables:
