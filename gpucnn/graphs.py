@@ -9,7 +9,7 @@ learning rate).
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ class CapturedStep:
 
     What the step makes once and keeps (kernels' modules, an optimizer's state) must be there: run it once before.
     ``memory`` is another capture whose memory this one may use too, because the two are never replayed at the same
-    time.
+    time. ``weights`` are the tensors of which something derived may be kept, by default all that there are.
 
     Raises RuntimeError where the step cannot be captured, naming the operator. The device has done nothing then.
     """
@@ -41,6 +41,7 @@ class CapturedStep:
         device: Device | None = None,
         memory: CapturedStep | None = None,
         generator: Generator = default_generator,
+        weights: Iterable[Tensor] | None = None,
     ) -> None:
         self.inputs = tuple(inputs)
         self.generator = generator
@@ -51,9 +52,8 @@ class CapturedStep:
         with running_on(self.device):
             self._capture = self.engine.new_capture(getattr(memory, "shared_memory", None))
         live = _tensors(self.device)
-        for tensor in live:
-            if tensor.is_leaf:
-                tensor.modified()  # what is derived from it and kept (a weight in half precision) is derived anew
+        sources = [tensor for tensor in live if tensor.is_leaf] if weights is None else list(weights)
+        _renew(sources)  # what is derived from them and kept (a weight in half precision) is derived in the graph
         versions = [(tensor.version, tensor.version.count) for tensor in live]
         gradients = {id(tensor): tensor.grad for tensor in live}
         try:
@@ -64,10 +64,11 @@ class CapturedStep:
                     for tensor in _results(self.outputs):
                         self._capture.check_result(tensor.data)
                     self._deltas = self._drawn()
+            self._changed = {id(version): version for version, count in versions if version.count != count}
         finally:
             self.engine.capture = None
             generator.load_state_dict(state)
-        self._changed = {id(version): version for version, count in versions if version.count != count}
+            _renew(sources)  # what the capture derived is not there before a replay
         self._gradients = [
             (tensor, tensor.grad)
             for tensor in _tensors(self.device)
@@ -168,6 +169,11 @@ def _tensors(device: Device) -> list[Tensor]:
     return [tensor for tensor in found if "data" in vars(tensor) and tensor.device == device]
 
 
+def _renew(tensors: Iterable[Tensor]) -> None:
+    for tensor in tensors:
+        tensor.modified()
+
+
 def _results(outputs: Any) -> list[Tensor]:
     """The tensors in what a step returns."""
     if isinstance(outputs, Tensor):
@@ -187,7 +193,7 @@ def _named() -> Iterator[None]:
         yield
     except NotCapturable as error:
         text = str(error)
-        raise NotCapturable(text if text.startswith("cuda.graph") else f"cuda.graph: {text}") from None
+        raise NotCapturable(text if text.startswith("cuda.graph") else f"cuda.graph: {text}") from error
     except Exception as error:
         if type(error).__name__ == "CUDARuntimeError" or isinstance(error, NotImplementedError):
             operator = operator_of(error.__traceback__)

@@ -206,7 +206,7 @@ class TrainingStep:
                 self._captured, self._kind = capture(), kind
         except (NotCapturable, TrainingError) as error:
             if self.required or not (isinstance(error, NotCapturable) or step_memory.ran_out(error)):
-                raise TrainingError(f"the step cannot be captured: {error}", self.trainer.step + 1) from None
+                raise TrainingError(f"the step cannot be captured: {error}", self.trainer.step + 1) from error
             self.graph = False
             self.trainer.tell(f"steps are run launch by launch, not as one CUDA graph: {error}")
             return False
@@ -220,11 +220,11 @@ class TrainingStep:
             loader.load_into(images, labels)
             self.run(images, labels)
 
-        return CapturedStep(step, (), self.device)
+        return CapturedStep(step, (), self.device, weights=self.trainer.model.parameters())
 
     def _capture_batch(self, images: Tensor, labels: Tensor) -> CapturedStep:
         own = [Tensor(layout.canonical(tensor.data.copy()), self.device) for tensor in (images, labels)]
-        return CapturedStep(self.run, own, self.device)
+        return CapturedStep(self.run, own, self.device, weights=self.trainer.model.parameters())
 
     # ---- results ----
 

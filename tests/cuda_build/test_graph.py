@@ -216,6 +216,13 @@ def test_addresses_reach_the_device_after_the_capture(backend, kernel) -> None:
     assert [copy.tolist() for copy in cupy.copied] == [tables[0].tolist()]
 
 
+def test_a_constant_goes_by_another_stream(backend, kernel) -> None:
+    found = []
+    captured(lambda: found.append(backend.constant(np.arange(3.0))))
+    assert found[0].tolist() == [0.0, 1.0, 2.0]
+    assert [copy.tolist() for copy in backend.xp.copied] == [[0.0, 1.0, 2.0]]
+
+
 def test_what_a_capture_allocates_is_its_own_and_counted(backend, kernel) -> None:
     cupy, counts = backend.xp, graph_module.tracker
     made = []
@@ -270,8 +277,6 @@ def test_what_cupy_refuses_names_the_operator(backend, kernel) -> None:
         captured(blas)
     with pytest.raises(NotCapturable, match="cannot be captured: cudaErrorStreamCaptureUnsupported"):
         captured(copied)
-    with pytest.raises(NotCapturable, match="a constant cannot be copied"):
-        captured(lambda: backend.constant(np.zeros(3)))
     with pytest.raises(NotCapturable, match="a copy from the host cannot be captured"):
         captured(lambda: backend.from_host(np.zeros(3)))
     with pytest.raises(ZeroDivisionError):

@@ -78,10 +78,7 @@ class CudaBackend(Backend):
     def constant(self, values: Any) -> Array:
         """A NumPy array on the device, to be kept: it is there before this returns, so any stream may use it."""
         if self.engine.capturing:
-            raise NotCapturable(
-                "a constant cannot be copied to the device while a step is captured: the step needs arrays that its"
-                " first run, the warm-up, did not have"
-            )
+            return self.engine.capture.constant(np.asarray(values))
         with self.context():
             array = self.xp.array(values)
             if self.xp is not np:

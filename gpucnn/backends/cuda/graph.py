@@ -62,6 +62,7 @@ class StreamCapture(Capture):
             self.stream = self.cupy.cuda.Stream(non_blocking=True)
         self.graph: Any = None
         self._tables: dict[bytes, tuple[Any, Any]] = {}  # (table, addresses) by the addresses' bytes
+        self._constants: list[Any] = []
         self._kept: dict[int, Any] = {}  # by their address: arrays that are not of the graph's own memory
 
     @contextmanager
@@ -124,6 +125,17 @@ class StreamCapture(Capture):
         if key not in self._tables:
             self._tables[key] = self.cupy.empty(addresses.shape, np.uint64), addresses
         return self._tables[key][0]
+
+    def constant(self, values: Any) -> Any:
+        """A NumPy array on the device, there before this returns: it goes there by another stream, which is not
+        captured. The graph keeps it, for its launches will read it."""
+        cupy = self.cupy
+        with self.engine.device, cupy.cuda.Stream(non_blocking=True) as own:
+            array = cupy.empty(values.shape, values.dtype)
+            array.set(values, stream=own)
+            own.synchronize()
+        self._constants.append(array)
+        return array
 
     def _fill_tables(self) -> None:
         with self.engine.device:

@@ -40,6 +40,7 @@ class Recording(Capture):
         self._work: list[Callable[[], Any]] = []
         self._made: dict[int, Any] = {}  # memory that the capture itself made, by the id of its owner
         self._written: set[int] = set()  # of those, what has been written so far
+        self._constants: dict[int, Any] = {}
         self._tracing = False
 
     @contextmanager
@@ -80,6 +81,12 @@ class Recording(Capture):
         self._made[id(array)] = array
         return array.view(RecordedArray)
 
+    def constant(self, values: Any) -> Any:
+        """A copy of a NumPy array, which the launches may read: it is the same at each replay."""
+        array = np.array(values)
+        self._constants[id(array)] = array
+        return array
+
     # ---- work ----
 
     def launch(
@@ -88,8 +95,9 @@ class Recording(Capture):
         """Records a launch; ``run(grid, block, args, shared_mem)`` is what a replay calls."""
         for parameter, argument in zip(declaration.parameters, args, strict=True):
             if parameter.kind in ("array", "table") and parameter.direction != "out":
-                for array in _arrays(argument):
-                    self._check(array, f"the launch {declaration.name} reads {parameter.name}")
+                for array in _arrays(argument):  # INOUT may be scratch memory, which the launch writes first
+                    what = f"the launch {declaration.name} reads {parameter.name}"
+                    self._check(array, what, scratch=parameter.direction == "inout")
         for parameter, argument in zip(declaration.parameters, args, strict=True):
             if parameter.kind in ("array", "table") and parameter.direction != "in":
                 self._mark(_arrays(argument))
@@ -116,13 +124,13 @@ class Recording(Capture):
     def _mark(self, arrays: Iterable[Any]) -> None:
         self._written.update(id(owner) for array in arrays if id(owner := layout.owner(array)) in self._made)
 
-    def _check(self, array: Any, what: str) -> None:
+    def _check(self, array: Any, what: str, scratch: bool = False) -> None:
         owner = layout.owner(array)
         if id(owner) in self._made:
-            if id(owner) not in self._written and array.size:
+            if id(owner) not in self._written and array.size and not scratch:
                 raise NotCapturable(f"{what}, which nothing that was recorded has written")
             return
-        trace = tracemalloc.get_object_traceback(owner) if self._tracing else None
+        trace = tracemalloc.get_object_traceback(owner) if self._tracing and id(owner) not in self._constants else None
         if trace is not None and array.size:
             raise NotCapturable(
                 f"{what}, and {_place([(frame.filename, frame.lineno) for frame in trace])} computed that on the host:"
