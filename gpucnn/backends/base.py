@@ -30,6 +30,7 @@ class Backend(ABC):
     name: str  # "cpu", "cuda" or "emulated"
     xp: Any  # the array module: numpy or cupy
     float64: bool  # whether primitives compute in float64 too
+    recomputes: bool  # whether computing a value again is cheaper than to keep it: GPUs wait for memory
     capturing: bool = False  # whether this thread's launches are recorded and not run, see gpucnn.cuda.graph
 
     def context(self) -> AbstractContextManager[Any]:

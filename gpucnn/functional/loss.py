@@ -7,7 +7,7 @@ from typing import Any
 from gpucnn import layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
-from gpucnn.tensor import Tensor, float32, int32
+from gpucnn.tensor import Tensor, int32
 
 
 class SoftmaxCrossEntropy(Function):
@@ -34,7 +34,7 @@ class SoftmaxCrossEntropyStep(Function):
     """The mean or the sum of the rows' losses and how many rows are right, with the gradient in the same pass.
 
     The gradient is computed for an upstream gradient of 1, which is what a loss's own backward begins with; another one
-    multiplies it. It is float32 until then, so that a loss scale comes before the rounding to a half type.
+    multiplies it. That of float16 logits is float32 until then, so that a loss scale comes before the rounding.
     """
 
     @staticmethod
@@ -58,9 +58,8 @@ class SoftmaxCrossEntropyStep(Function):
 
 
 def _memory(logits: Tensor, labels: Tensor) -> tuple[Any, Any]:
-    """The arrays of both, C-contiguous; logits of half types in float32 where the device does not compute with them."""
-    wide = logits if logits.backend.computes(logits.dtype) else logits.detach().to(dtype=float32)
-    return layout.contiguous(wide.data), layout.contiguous(labels.data)
+    """The arrays of both, C-contiguous."""
+    return layout.contiguous(logits.data), layout.contiguous(labels.data)
 
 
 def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:

@@ -9,10 +9,16 @@ from typing import Any
 from gpucnn import dtypes, layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
+from gpucnn.functional.activation import gelu, relu, silu
 from gpucnn.functional.rectified import is_rectified, masked
 from gpucnn.tensor import Tensor, float32
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")  # that batch_norm applies itself
+ACTIVATIONS: dict[Any, Any] = {  # that batch_norm applies itself
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": lambda x: gelu(x, "tanh"),
+    "silu": silu,
+}
 
 
 def _channels_last(array: Any) -> Any:
@@ -158,7 +164,7 @@ def counted_batch_norm(
     optional = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     given = {name: tensor for name, tensor in optional.items() if tensor is not None}
     checks.mixed("batch_norm", input, **given)
-    checks.activation("batch_norm", activation, ACTIVATIONS)
+    checks.activation("batch_norm", activation, tuple(ACTIVATIONS))
     if input.ndim < 2:
         raise ValueError(f"batch_norm: input must be (N, C) or (N, C, ...), got shape {input.shape}")
     channels = input.shape[1]
@@ -183,7 +189,9 @@ def counted_batch_norm(
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got input {input.shape}")
     statistics = (None, None) if training and not size else (running_mean, running_var)
     numbers = float(momentum), float(eps)
-    return BatchNorm.apply(input, weight, bias, *statistics, bool(training), *numbers, activation, batches)
+    fused = activation if input.backend.recomputes else None  # else the activation keeps what its backward wants
+    result = BatchNorm.apply(input, weight, bias, *statistics, bool(training), *numbers, fused, batches)
+    return result if activation == fused else ACTIVATIONS[activation](result)
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:

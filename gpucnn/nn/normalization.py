@@ -66,7 +66,7 @@ class _BatchNorm(Module):
             raise ValueError(f"{name}: num_features must be a positive int, got {num_features!r}")
         if not eps >= 0:
             raise ValueError(f"{name}: eps must be at least 0, got {eps!r}")
-        checks.activation(name, activation, ACTIVATIONS)
+        checks.activation(name, activation, tuple(ACTIVATIONS))
         self.num_features, self.eps, self.momentum, self.activation = num_features, eps, momentum, activation
         self.affine, self.track_running_stats = affine, track_running_stats
         for parameter, wanted in (("weight", affine), ("bias", affine and bias)):

@@ -56,6 +56,7 @@ class CudaBackend(Backend):
     """
 
     float64 = False
+    recomputes = True
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gpucnn.backends.base import Array, RandomKey
 from gpucnn.backends.cuda import activation, instances
 from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div, power_of_two
@@ -39,17 +37,17 @@ def dropout(backend: Any, x: Array, p: float, key: RandomKey) -> Array:
 
 
 def bias_grad(backend: Any, dy: Array) -> Array:
-    """db (K,), the sums of the columns of dy (..., K)."""
-    columns = dy.shape[-1]
+    """db (K,), float32: the sums of the columns of dy (..., K)."""
+    columns, dtype = dy.shape[-1], dy.dtype
     rows = dy.size // columns
-    sums = dy.reshape(rows, columns)
     tile = power_of_two(columns, 1, 32)
-    while True:
-        rows_per_slab = max(SLAB_ROWS, ceil_div(rows, MOST_SLABS))
-        slabs = max(ceil_div(rows, rows_per_slab), 1)
-        partial = backend.empty((slabs, columns), np.float32)
-        grid, block = (ceil_div(columns, tile), slabs), (tile, THREADS // tile)
-        backend.launch("bias.cu", "column_sums", grid, block, sums, partial, rows, columns, rows_per_slab)
-        if slabs == 1:
-            return partial.reshape(columns)
-        sums, rows = partial, slabs
+    rows_per_slab = max(SLAB_ROWS, ceil_div(rows, MOST_SLABS))
+    slabs = max(ceil_div(rows, rows_per_slab), 1)
+    tiles = ceil_div(columns, tile)
+    joining = (backend.empty((slabs, columns)), backend.counters(tiles)) if slabs > 1 else (None, None)
+    db = backend.empty((columns,))
+    backend.launch(
+        instances.source("bias", dtype), "column_sums" + instances.suffix(dtype, 1), (tiles, slabs),
+        (tile, THREADS // tile), dy, *joining, db, rows, columns, rows_per_slab,
+    )  # fmt: skip
+    return db

@@ -35,6 +35,7 @@ class NumpyBackend(Backend):
     name = "cpu"
     xp = np
     float64 = True
+    recomputes = False
 
     def from_host(self, array: Any) -> Array:
         return np.array(array, order="K")
