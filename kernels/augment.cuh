@@ -2,12 +2,16 @@
 // a hole cut out, in one pass. The formulas and the order of their roundings are those of gpucnn/data/transforms.py and augment.py, so
 // that the batch has the same bits as the host's.
 //
-// Launch: a block of 128 threads an image of the batch, that is gridDim.x images. Warp 0 draws the image's numbers: lanes 0 to 2 the
+// Launch: a block of 256 threads an image of the batch, that is gridDim.x images. Warp 0 draws the image's numbers: lanes 0 to 2 the
 // round keys of the epoch's permutation, lanes 3 and 4 the image's uniforms, and thread 0 makes of them which image it is and where
 // its crop begins. Then a warp owns rows and a lane every 32nd element of a row. No alignment is asked for.
 //
-// A standardised or jittered image is read twice (the second time from a cache): sums of x and x^2 first, which are whole numbers and so
-// exact in any order; then a few float64 operations by thread c for channel c; then y = a x + b, a multiplication and an addition.
+// What a small batch costs is latency, so the whole stored image is fetched at once: `staged` bytes of dynamic shared memory hold it,
+// 16 bytes a thread where it begins at a multiple of 16, and all else reads from there. Images for which staged is 0, because they are
+// large, are read where they lie.
+//
+// A standardised or jittered image is read twice: sums of x and x^2 first, which are whole numbers and so exact in any order; then a few
+// float64 operations by thread c for channel c; then y = a x + b, a multiplication and an addition.
 
 #pragma once
 
@@ -15,7 +19,7 @@
 #include "half.cuh"
 #include "philox.cuh"
 
-constexpr int AUGMENT_THREADS = 128;
+constexpr int AUGMENT_THREADS = 256;
 constexpr int AUGMENT_WARPS = AUGMENT_THREADS / 32;
 constexpr unsigned SHUFFLE_STREAM = 2, AUGMENT_STREAM = 3, FLIP_STREAM = 8;  // gpucnn.random.Purpose
 constexpr int KEY_BLOCKS = FEISTEL_ROUNDS / 4;  // Philox blocks that hold the permutation's round keys
@@ -237,12 +241,22 @@ __device__ __forceinline__ void augment_image(
     }
 }
 
+extern __shared__ uint4 staged_image[];
+
+__device__ __forceinline__ void stage_image(IN unsigned char* __restrict__ image, int size) {
+    if (size % 16 == 0 && reinterpret_cast<unsigned long long>(image) % 16 == 0) {
+        for (int i = threadIdx.x; i < size / 16; i += AUGMENT_THREADS) staged_image[i] = reinterpret_cast<const uint4*>(image)[i];
+    } else {
+        for (int i = threadIdx.x; i < size; i += AUGMENT_THREADS) reinterpret_cast<unsigned char*>(staged_image)[i] = image[i];
+    }
+}
+
 // The body of make_batch: image blockIdx.x of batch (epoch, number), where `state` is null, else of batch (state[0], state[1]).
 template <typename T>
 __device__ __forceinline__ void make_batch_image(
     IN unsigned char* __restrict__ images, IN long long* __restrict__ labels, T* __restrict__ batch, long long* __restrict__ batch_labels,
     IN long long* __restrict__ state, long long count, long long batch_size, long long batches, long long epoch, long long number,
-    int width, unsigned long long seed, const BatchRecipe& recipe) {
+    int width, unsigned long long seed, int staged, const BatchRecipe& recipe) {
     __shared__ unsigned words[4 * (KEY_BLOCKS + DRAW_BLOCKS)];
     __shared__ Placed shared_placed;
     if (state != nullptr) {
@@ -267,7 +281,13 @@ __device__ __forceinline__ void make_batch_image(
         }
     }
     __syncthreads();
-    IN unsigned char* image = images + shared_placed.index * recipe.H * recipe.W * recipe.C;
+    const int size = recipe.H * recipe.W * recipe.C;
+    IN unsigned char* image = images + shared_placed.index * size;
+    if (staged > 0) {
+        stage_image(image, size);
+        __syncthreads();
+        image = reinterpret_cast<const unsigned char*>(staged_image);
+    }
     T* out = batch + n * recipe.P * recipe.Q * recipe.channels;
     if (recipe.channels == 1) {
         augment_image<1>(image, out, recipe, shared_placed);

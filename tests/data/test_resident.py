@@ -111,6 +111,13 @@ def test_square_images_of_the_usual_size_in_a_late_epoch(place: str) -> None:
         _assert_equal(loader.make(epoch, number), loader.host_batch(epoch, number))
 
 
+def test_images_too_large_for_shared_memory_are_read_where_they_lie(place: str) -> None:
+    transform = Augment(COLOUR, **{**EVERYTHING, "translate": 40, "cutout": 60})
+    loader = ResidentLoader(_dataset(3, 99, 111), 2, shuffle=True, transform=transform, seed=4, device=place)
+    assert 99 * 111 * 3 > 32 * 1024
+    _assert_equal(loader.make(1, 0), loader.host_batch(1, 0))
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_the_order_and_the_last_batch(place: str, shuffle: bool, drop_last: bool) -> None:

@@ -11,7 +11,8 @@ from gpucnn.backends.base import Array
 from gpucnn.backends.cuda.grids import ceil_div
 from gpucnn.random import FEISTEL_LEAST_WIDTH
 
-THREADS = 128  # of a block, which makes one image
+THREADS = 256  # of a block, which makes one image
+MAX_STAGED = 32 * 1024  # bytes of a stored image that a block keeps in shared memory
 MAX_LANE_PIXELS = 2**32 // 255**2  # that one thread may sum the squares of in 32 bits
 INSTANCES = {
     "float32": ("augment.cu", "make_batch"),
@@ -114,7 +115,9 @@ def make_batch(
         raise ValueError(f"make_batch: {recipe} does not fit images {images.shape} and labels {labels.shape}")
     width = max(count.bit_length(), FEISTEL_LEAST_WIDTH) if shuffle else 0
     source, kernel = INSTANCES[np.dtype(out.dtype).name]
+    size = recipe.H * recipe.W * recipe.C
+    staged = 16 * ceil_div(size, 16) if size <= MAX_STAGED else 0
     backend.launch(
         source, kernel, n, THREADS, images, labels, out, out_labels, state,
-        count, batch_size, batches, epoch, number, width, seed, recipe,
+        count, batch_size, batches, epoch, number, width, seed, staged, recipe, shared_mem=staged,
     )  # fmt: skip
