@@ -13,12 +13,13 @@ import numpy as np
 from gpucnn.backends.base import Array, BatchStatistics
 from gpucnn.backends.cuda import elementwise, instances
 from gpucnn.backends.cuda.activation import ACTIVATIONS
-from gpucnn.backends.cuda.grids import MAX_BLOCKS, MAX_ROW_BLOCKS, THREADS, ceil_div, power_of_two
+from gpucnn.backends.cuda.grids import MAX_ROW_BLOCKS, THREADS, ceil_div, power_of_two
 
 FAMILY = "batch_norm"
 SMOOTH = ("gelu_tanh", "silu")  # which float32 instances of their own are for
 WARP = 32
 ROWS_PER_THREAD = 8  # at least, before there are more slabs or blocks: what a thread reads of its channel is read once
+MAX_BLOCKS = 1056  # of all columns together, for y and dx: eight on each of 132 multiprocessors; threads walk on
 MOST_SLABS = 256  # of all columns together: enough to fill a GPU, and few for the last block to join
 
 
