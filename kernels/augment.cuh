@@ -123,7 +123,9 @@ template <int K>
 __device__ __forceinline__ void sum_rows(
     IN unsigned char* __restrict__ image, const BatchRecipe& recipe, const Placed& placed, unsigned long long (&sums)[2 * K]) {
     unsigned sum[K] = {}, square[K] = {};  // a lane has few enough pixels (gpucnn/backends/cuda/augment.py, MAX_PIXELS)
+#pragma unroll 1  // code that is fetched once is as dear as what it saves
     for (int p = threadIdx.x / 32; p < recipe.P; p += AUGMENT_WARPS) {
+#pragma unroll 1
         for (int q = threadIdx.x % 32; q < recipe.Q; q += 32) {
 #pragma unroll
             for (int c = 0; c < K; ++c) {
@@ -184,6 +186,7 @@ __device__ __forceinline__ void normalizing(
     double own = 0.0;
     if (recipe.jitter) {
         unsigned long long sum = 0;
+#pragma unroll 1
         for (int w = 0; w < AUGMENT_WARPS; ++w) {
             for (int k = 0; k < K; ++k) sum += partial[w][2 * k];
         }
@@ -229,9 +232,11 @@ __device__ __forceinline__ void augment_image(
         }
     }
     __syncthreads();
+#pragma unroll 1
     for (int p = warp; p < recipe.P; p += AUGMENT_WARPS) {
         const bool hole_row = p >= placed.hole_top && p < placed.hole_top + recipe.cutout;
         T* row = out + static_cast<long long>(p) * recipe.Q * K;
+#pragma unroll 2
         for (int e = lane; e < recipe.Q * K; e += 32) {
             const int q = e / K, c = e - q * K;
             const float x = static_cast<float>(augmented_pixel<K>(image, recipe, placed, p, q, c));
@@ -245,8 +250,10 @@ extern __shared__ uint4 staged_image[];
 
 __device__ __forceinline__ void stage_image(IN unsigned char* __restrict__ image, int size) {
     if (size % 16 == 0 && reinterpret_cast<unsigned long long>(image) % 16 == 0) {
+#pragma unroll 1
         for (int i = threadIdx.x; i < size / 16; i += AUGMENT_THREADS) staged_image[i] = reinterpret_cast<const uint4*>(image)[i];
     } else {
+#pragma unroll 2
         for (int i = threadIdx.x; i < size; i += AUGMENT_THREADS) reinterpret_cast<unsigned char*>(staged_image)[i] = image[i];
     }
 }
