@@ -99,12 +99,25 @@ class FusedOptimizer(Optimizer):
 
     def begin_or_register(self, pairs: Pairs, scaled: bool = False) -> None:
         """:meth:`begin`, or, while a step is captured, only its registration for the replays."""
-        if not replayed(self, (parameter for _, parameter in pairs), lambda: self._again(pairs, scaled)):
+        built = self._built(pairs)
+        if not replayed(self, (parameter for _, parameter in pairs), lambda: self._again(pairs, scaled, built)):
             self.begin(pairs, scaled)
 
-    def _again(self, pairs: Pairs, scaled: bool = False) -> None:
+    def _built(self, pairs: Pairs) -> list[tuple[Any, ...]]:
+        """What a captured launch has in it besides numbers: arrays of the state, and what else the primitive takes."""
+        return [
+            (self.extra(group), *(id(self.state.get(p, {}).get(name)) for name in self.arrays(group)))
+            for group, p in pairs
+        ]
+
+    def _again(self, pairs: Pairs, scaled: bool = False, built: list[tuple[Any, ...]] | None = None) -> None:
         groups = {id(p): group for group in self.param_groups for p in group["params"]}  # others after a load
         pairs = [(groups.get(id(parameter), group), parameter) for group, parameter in pairs]
+        if built is not None and self._built(pairs) != built:
+            raise RuntimeError(
+                f"{self.name}: options that decide which state there is, or the state's arrays themselves, have changed"
+                " since the step was captured: capture it again"
+            )
         self.begin(pairs, scaled)
         for group, parameter in pairs:
             parameter.modified()

@@ -53,6 +53,15 @@ def lie_alike(array: Array, other: Array) -> bool:
     return all(mine == its or size == 1 for mine, its, size in strides)
 
 
+def kept_place(known: Any, value: Any) -> Any:
+    """``value``, which was loaded, in the memory of ``known``, what was there before, if that is a tensor like it: a
+    captured step goes on with what it knows.
+    """
+    if isinstance(known, Tensor) and isinstance(value, Tensor) and suits(known, value):
+        return known.copy_(value)
+    return value
+
+
 class _Before:
     """What is done before each replay of a captured step, and whose it is."""
 

@@ -12,7 +12,7 @@ from gpucnn.backends.updates import AverageNumbers, Row, Scalars
 from gpucnn.device import Device
 from gpucnn.layout import memory_view
 from gpucnn.nn.state import as_tensor_or_array
-from gpucnn.optim.memory import copy_of, replayed, suits, zeros_like
+from gpucnn.optim.memory import copy_of, kept_place, replayed, suits, zeros_like
 from gpucnn.tensor import Tensor
 
 
@@ -193,7 +193,10 @@ class MovingAverage:
         return steps, averages, buffer_averages
 
     def _take(self, steps: int, averages: list[Tensor], buffer_averages: list[Tensor]) -> None:
-        self.steps, self.averages, self.buffer_averages = steps, averages, buffer_averages
+        self.steps = steps
+        self.averages = [kept_place(known, value) for known, value in zip(self.averages, averages, strict=True)]
+        pairs = zip(self.buffer_averages, buffer_averages, strict=True)
+        self.buffer_averages = [kept_place(known, value) for known, value in pairs]
 
 
 def _tensors(given: Iterable[Tensor]) -> list[Tensor]:

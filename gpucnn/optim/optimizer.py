@@ -8,7 +8,7 @@ from typing import Any
 
 from gpucnn.autograd import enable_grad
 from gpucnn.nn.state import as_tensor_or_array, clear_grad
-from gpucnn.optim.memory import zeros_like
+from gpucnn.optim.memory import kept_place, zeros_like
 from gpucnn.tensor import Tensor
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
@@ -156,6 +156,10 @@ class Optimizer:
             }
             for index, entry in saved_state.items()
         }
+        for parameter, entry in state.items():
+            known = self.state.get(parameter, {})
+            for key, value in entry.items():
+                entry[key] = kept_place(known.get(key), value)
         self.param_groups, self.state = groups, state
 
     def _restored(self, parameter: Tensor, index: int, key: str, value: Any) -> Any:

@@ -20,6 +20,7 @@ import pytest
 from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.backends.cuda.engine import _CudaKernel
 from gpucnn.backends.launch import Launcher
+from gpucnn.backends.updates import Along, MuonNumbers
 from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 from tests.support import updates
 
@@ -71,6 +72,7 @@ class Engine:
 def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
     made = CudaBackend(Engine())
     monkeypatch.setattr(made, "constant", lambda values: array(values.shape, values.dtype))
+    monkeypatch.setattr(made, "overwrite", lambda array, values: None)
     monkeypatch.setattr(made, "counters", lambda count: array((count,), np.uint32))
     return made
 
@@ -118,11 +120,22 @@ def test_updates_take_channels_last_parameters(backend: Any) -> None:
     updates.adam_step(backend, *(arrays() for _ in range(4)), None, 1e-3, 0.9, 0.999, 1e-8, decays, True, False, 7)
     updates.rmsprop_step(backend, *(arrays() for _ in range(5)), 1e-3, 0.9, 1e-8, 0.9, decays, False)
     updates.adagrad_step(backend, *(arrays() for _ in range(3)), 1e-3, 1e-8, decays, False)
+    filters = [array((1, 64, 75)), array((1, 10, 192), shift=4)]
+    numbers = updates.rows(backend, [MuonNumbers(0.1, 1.0, 0.6, 0.4, 1e-7, 1.0, 1.0, 3.0, -4.0, 2.0)] * 2)
+    along = Along(
+        averages=[None, filters[1]], average=updates.average_row(backend, 0.9), inverse_scale=array((1,)),
+        found_inf=array((1,)), skipped=[array((1,), np.int32) for _ in filters],
+    )  # fmt: skip
+    backend.muon_step(filters, filters, filters, 1, numbers, along)
+    backend.check_gradients(arrays(), array((1,)), array((1,)))
+    backend.update_scale(array((4,)), array((2,)), 2.0, 0.5, 2000)
+    assert backend.scale_by(array(()), array((1,))).shape == ()
     assert backend.total_norm(arrays(), 2.0).shape == (1,)
     backend.clip_all(arrays(), array((1,)), 1.0, 1e-6)
     backend.clamp_all(arrays(), 0.5)
     assert backend.engine.names == [
-        "sgd_step", "sgd_step", "moving_average_step", "adam_step", "rmsprop_step", "adagrad_step", "total_norm",
+        "sgd_step", "sgd_step", "moving_average_step", "adam_step", "rmsprop_step", "adagrad_step", "muon_prepare",
+        "muon_gram", "muon_polynomial", "muon_finish", "check_gradients", "update_scale", "scale_by", "total_norm",
         "clip_all", "clamp_all",
     ]  # fmt: skip
 

@@ -97,6 +97,32 @@ def test_one_launch_for_the_gradients_of_a_device() -> None:
     assert [launch.kernel for launch in launches] == ["total_norm", "clip_all", "clamp_all"]
 
 
+def test_clipping_is_captured_with_its_step() -> None:
+    """Nothing of it is read on the host."""
+
+    def run(captured: bool) -> list[np.ndarray]:
+        parameter = gpucnn.tensor(np.linspace(-1, 3, 11, dtype=np.float32), device="emulated", requires_grad=True)
+
+        def step() -> gpucnn.Tensor:
+            parameter.grad = None
+            (parameter * parameter).sum().backward()
+            norm = clip_grad_norm_([parameter], 0.5)
+            optimizer.step()
+            return norm
+
+        optimizer = gpucnn.optim.SGD([parameter], lr=0.1)
+        call = step
+        if captured:
+            call = gpucnn.cuda.graph(step, device="emulated")
+        else:
+            call()
+        norms = [call().numpy() for _ in range(2)]
+        return [*norms, parameter.numpy()]
+
+    for left, right in zip(run(True), run(False), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
 def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
     from gpucnn.backends.numpy.threads import set_thread_count, thread_count
 

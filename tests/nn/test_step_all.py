@@ -176,6 +176,39 @@ def test_what_cannot_be_captured(device: str) -> None:
         gpucnn.cuda.graph(later, device=device)
 
 
+@ON_KERNELS
+def test_a_captured_step_goes_on_from_a_loaded_state_and_notices_another_one(device: str) -> None:
+    def run(captured: bool) -> Any:
+        parameters = make_parameters(device)
+        optimizer, average = SGD(parameters, lr=0.1, momentum=0.9), MovingAverage(parameters, 0.9)
+
+        def step() -> None:
+            for parameter in parameters:
+                parameter.grad = None
+            sum((p * p).sum() for p in parameters).backward()  # type: ignore[union-attr]
+            step_all([optimizer], average)
+
+        call = gpucnn.cuda.graph(step, device=device) if captured else step
+        if not captured:
+            step()
+        saved = optimizer.state_dict(), average.state_dict()
+        entries = {i: {k: v.numpy() for k, v in entry.items()} for i, entry in saved[0]["state"].items()}
+        state = {**saved[0], "state": entries}
+        averages = {**saved[1], "averages": values(saved[1]["averages"])}
+        call()
+        optimizer.load_state_dict(state)
+        average.load_state_dict(averages)
+        call()
+        result = values([*parameters, *average.averages])
+        optimizer.param_groups[0]["momentum"] = 0.0
+        if captured:
+            with pytest.raises(RuntimeError, match="SGD: options that decide which state there is"):
+                call()
+        return result
+
+    assert_same(run(True), run(False))
+
+
 @EVERYWHERE
 def test_a_gradient_in_another_order_is_zeroed_too(device: str) -> None:
     parameter = nn.Parameter(gpucnn.ones((2, 3, 2, 2), device=device))
