@@ -16,39 +16,54 @@ __device__ __forceinline__ void add_quad(float (&sum)[4], const float4* from, bo
     sum[3] = first ? v.w : sum[3] + v.w;
 }
 
-// gridDim.y blocks share a tile, each with a part of K. Each leaves its results in `partial`, in the order of its registers; the one that arrives
-// last adds up all of them, first to last, and goes on to the epilogue (true). `partial` holds gridDim.x * gridDim.y blocks' results.
+constexpr unsigned FAN_IN = 8;       // parts that one block adds up
+constexpr unsigned TREE_LEVELS = 6;  // 8^6 parts are more than gridDim.y may be
+
+// gridDim.y blocks share a tile, each with a part of K. Each leaves its results in `partial`, in the order of its registers; of every FAN_IN parts,
+// the block that arrives last adds them up, first to last, and leaves the sum in the place of the first; of those sums again, until one
+// block has all and goes on to the epilogue (true). So the order of additions is fixed, and no block reads more than FAN_IN parts a level.
+// `partial` holds gridDim.x * gridDim.y blocks' results, `counters` gridDim.y + TREE_LEVELS for each of gridDim.x.
 template <class G, bool SUMS>
 __device__ __forceinline__ bool reduce_splits(Results<G>& results, float4* partial, unsigned* counters) {
     if (gridDim.y == 1) return true;
-    constexpr int QUADS = G::MI * G::NI + (SUMS ? G::MI : 0);
-    float4* first = partial + static_cast<long long>(blockIdx.x) * gridDim.y * (QUADS * MMA_THREADS) + threadIdx.x;
-    float4* mine = first + static_cast<long long>(blockIdx.y) * (QUADS * MMA_THREADS);
+    constexpr int SIZE = (G::MI * G::NI + (SUMS ? G::MI : 0)) * MMA_THREADS;  // of a block's results, in float4
+    float4* first = partial + static_cast<long long>(blockIdx.x) * gridDim.y * SIZE + threadIdx.x;
+    counters += blockIdx.x * (gridDim.y + TREE_LEVELS);
+    unsigned index = blockIdx.y, parts = gridDim.y, stride = 1;  // of this level: part i lies at i * stride
+#pragma unroll 1
+    for (unsigned level = 0; parts > 1; ++level) {
+        float4* mine = first + static_cast<long long>(index * stride) * SIZE;
 #pragma unroll
-    for (int i = 0; i < G::MI; ++i) {
+        for (int i = 0; i < G::MI; ++i) {
 #pragma unroll
-        for (int j = 0; j < G::NI; ++j) {
-            const float(&v)[4] = results.v[i][j];
-            mine[(i * G::NI + j) * MMA_THREADS] = make_float4(v[0], v[1], v[2], v[3]);
-        }
-        if (SUMS && results.wants_sums) {
-            const float(&v)[4] = results.sums[i];
-            mine[(G::MI * G::NI + i) * MMA_THREADS] = make_float4(v[0], v[1], v[2], v[3]);
-        }
-    }
-    if (!arrives_last(&counters[blockIdx.x], gridDim.y)) return false;
-#pragma unroll
-    for (int i = 0; i < G::MI; ++i) {  // one row of fragments at a time: the compiler then has registers for reads that are on their way
-        const float4* from = first + i * G::NI * MMA_THREADS;
-#pragma unroll 2
-        for (unsigned split = 0; split < gridDim.y; ++split) {
-#pragma unroll
-            for (int j = 0; j < G::NI; ++j) add_quad(results.v[i][j], from + j * MMA_THREADS, split == 0);
-            if (SUMS && results.wants_sums) {
-                add_quad(results.sums[i], from + (i + (G::MI - i) * G::NI) * MMA_THREADS, split == 0);
+            for (int j = 0; j < G::NI; ++j) {
+                const float(&v)[4] = results.v[i][j];
+                mine[(i * G::NI + j) * MMA_THREADS] = make_float4(v[0], v[1], v[2], v[3]);
             }
-            from += QUADS * MMA_THREADS;
+            if (SUMS && results.wants_sums) {
+                const float(&v)[4] = results.sums[i];
+                mine[(G::MI * G::NI + i) * MMA_THREADS] = make_float4(v[0], v[1], v[2], v[3]);
+            }
         }
+        const unsigned begin = index / FAN_IN * FAN_IN, members = min(FAN_IN, parts - begin);
+        // A group's first part and the level make its counter: groups lie FAN_IN or more apart, and there are fewer levels.
+        if (!arrives_last(&counters[begin * stride + level], members)) return false;
+#pragma unroll
+        for (int i = 0; i < G::MI; ++i) {  // one row of fragments at a time: the compiler has registers for reads that are on their way
+            const float4* from = first + static_cast<long long>(begin * stride) * SIZE + i * G::NI * MMA_THREADS;
+#pragma unroll 2
+            for (unsigned member = 0; member < members; ++member) {
+#pragma unroll
+                for (int j = 0; j < G::NI; ++j) add_quad(results.v[i][j], from + j * MMA_THREADS, member == 0);
+                if (SUMS && results.wants_sums) {
+                    add_quad(results.sums[i], from + (i + (G::MI - i) * G::NI) * MMA_THREADS, member == 0);
+                }
+                from += static_cast<long long>(stride) * SIZE;
+            }
+        }
+        index /= FAN_IN;
+        parts = ceil_div(parts, FAN_IN);
+        stride *= FAN_IN;
     }
     return true;
 }

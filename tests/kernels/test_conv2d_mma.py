@@ -133,6 +133,16 @@ def test_every_instance_computes_the_formula(
         assert launches[0].grid[1] <= parts
 
 
+@pytest.mark.parametrize("parts", [4, 8, 11, 32])
+@pytest.mark.parametrize("instance", ["128x64", "64x64_narrow"])
+def test_parts_of_k_are_added_up_in_a_tree(backend: Any, instance: str, parts: int) -> None:
+    """Eight at a time: one level up to 8 parts, two levels of whole and of broken groups beyond."""
+    g = Conv2dGeometry.of((4, 8, 16, 16), (16, 8, 3, 3), padding=1)
+    with backend.engine.record() as launches:
+        run_and_check(backend, Direction.WGRAD, "float16", g, f"{instance}:{parts}", epilogue=True)
+    assert launches[0].grid[1] == parts
+
+
 @pytest.mark.parametrize("precision", DTYPES)
 def test_linear_layers(backend: Any, precision: str) -> None:
     dtype, tf32 = DTYPES[precision], precision == "tf32"
@@ -361,3 +371,38 @@ def test_the_instances_are_those_of_the_sources() -> None:
                     *wide,
                     None if last is None else str(last * 10),
                 )
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "options", "expected"),
+    [
+        ((128, 64, 12, 12), (64, 64, 5, 5), {"padding": 2}, ("64x64:1", "64x64:1", "64x64:10")),
+        ((512, 256, 8, 8), (512, 256, 3, 3), {"padding": 1}, ("128x128:1", "128x128:1", "128x128:3")),
+        ((512, 3, 32, 32), (64, 3, 3, 3), {"padding": 1}, ("64x64_narrow:1", "64x64_narrow:1", "64x32_few:261")),
+        ((2000, 24, 31, 31), (64, 24, 3, 3), {"padding": 1}, ("128x64:1", "128x32:1", "64x128:132")),
+        ((128, 192, 1, 1), (10, 192, 1, 1), {}, ("64x64:1", "64x64_narrow:1", "64x64_narrow:1")),
+    ],
+)
+def test_which_instance_runs(
+    shape: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    g = Conv2dGeometry.of(shape, weight, **options)
+    chosen = [conv2d_mma.choose(direction.value, g, "float16", 90) for direction in CONVOLUTIONS]
+    assert tuple(chosen) == expected
+    for direction, one in zip(CONVOLUTIONS, chosen, strict=True):
+        assert one in conv2d_mma.candidates(direction.value, g, "float16", 90)
+
+
+@pytest.mark.parametrize("arch", [75, 80, 90, 120])
+@pytest.mark.parametrize("g", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_candidates_cover_the_sum_within_the_workspace(g: Conv2dGeometry, arch: int) -> None:
+    for direction in CONVOLUTIONS:
+        gemm = Gemm.of(direction, g, g.groups)
+        found = mma_choice.candidates(gemm, "float16", arch)
+        assert len(set(found)) == len(found) > 0
+        for choice in found:
+            assert choice.terms % mma_choice.stage_terms("float16") == 0
+            assert choice.parts * choice.terms >= gemm.terms > (choice.parts - 1) * choice.terms
+            floats = gemm.tiles(choice.instance) * choice.parts * mma_choice.partial_floats(choice.instance, direction)
+            assert choice.parts == 1 or 4 * floats <= mma_choice.WORKSPACE
+            assert mma_choice.named(choice.name, gemm, "float16", arch) == choice

@@ -207,6 +207,32 @@ def matmul(
     return out
 
 
+# ---- instances ---------------------------------------------------------------------------------------------------
+
+
+def candidates(direction: str, g: Conv2dGeometry, precision: str, arch: int, aligned: bool = True) -> list[str]:
+    """The instances that may compute "fprop", "dgrad" or "wgrad" of ``g`` in "float16", "bfloat16" or "tf32" on a GPU
+    of compute capability ``arch``; ``aligned`` says whether the arrays start at multiples of 16 bytes.
+    """
+    return [choice.name for choice in mma_choice.candidates(_gemm(direction, g), precision, arch, aligned)]
+
+
+def choose(
+    direction: str,
+    g: Conv2dGeometry,
+    precision: str,
+    arch: int,
+    multiprocessors: int | None = None,
+    aligned: bool = True,
+) -> str:
+    """The candidate that runs where none is asked for. Raises ValueError where the GPU has no tensor cores for it."""
+    return mma_choice.choose(_gemm(direction, g), precision, arch, multiprocessors, aligned).name
+
+
+def _gemm(direction: str, g: Conv2dGeometry) -> Gemm:
+    return Gemm.of(Direction(direction), _flat(g), g.groups)
+
+
 # ---- launches ----------------------------------------------------------------------------------------------------
 
 # How many members a launch has, and the elements from one to the next in x, w and y; None stands for one member.
@@ -272,7 +298,7 @@ class _Launch:
         partial = counters = None
         if parts > 1:
             partial = backend.empty(blocks * parts * mma_choice.partial_floats(tile, self.direction))
-            counters = backend.counters(blocks)
+            counters = backend.counters(blocks * (parts + mma_choice.TREE_LEVELS))
         problem = _problem(self.g, self.outer, self.choice.terms, relu, self.vector)
         shared = shared_bytes(tile, architecture(backend.engine))
         source, kernel = names(self.direction, self.precision, tile)

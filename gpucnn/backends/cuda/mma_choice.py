@@ -15,7 +15,8 @@ from gpucnn.backends.cuda.grids import MAX_ROW_BLOCKS, ceil_div
 from gpucnn.geometry import Conv2dGeometry
 
 LINE_BYTES = 64  # of a row of an operand in one stage of the kernels
-WORKSPACE = 64 << 20  # bytes of partial sums, at most
+WORKSPACE = 16 << 20  # bytes of partial sums, at most: what level-2 caches hold beside the operands
+FAN_IN, TREE_LEVELS = 8, 6  # of the tree in which parts are added up (kernels/conv2d_mma_epilogue.cuh)
 SHORTEST_PART = 4  # stages of a part of K: below that a pipeline does not fill
 TAGS = {"float16": "f16", "bfloat16": "bf16", "tf32": "tf32"}
 NEEDS = {"float16": 75, "bfloat16": 80, "tf32": 80}  # the least compute capability
@@ -170,13 +171,16 @@ def suits(instance: Instance, gemm: Gemm, precision: str, arch: int, aligned: bo
     return {"wide": wide_a and wide_b, "few": wide_a, "narrow": True}[instance.form]
 
 
-def candidates(gemm: Gemm, precision: str, arch: int, aligned: bool = True) -> list[Choice]:
+def candidates(
+    gemm: Gemm, precision: str, arch: int, aligned: bool = True, multiprocessors: int | None = None
+) -> list[Choice]:
     """Every instance that suits, each in the numbers of parts that may be worth it: the heuristic's and autotune's
     choices."""
+    count = multiprocessors or MULTIPROCESSORS[_nearest(arch, MULTIPROCESSORS)]
     found = []
     for instance in INSTANCES[gemm.direction]:
         if suits(instance, gemm, precision, arch, aligned):
-            found += [split(gemm, instance, precision, parts) for parts in _parts(gemm, instance, precision)]
+            found += [split(gemm, instance, precision, parts) for parts in _parts(gemm, instance, precision, count)]
     return list(dict.fromkeys(found))
 
 
@@ -187,17 +191,18 @@ def split(gemm: Gemm, instance: Instance, precision: str, parts: int) -> Choice:
     return Choice(instance, max(1, ceil_div(gemm.terms, terms)), terms)
 
 
-def _parts(gemm: Gemm, instance: Instance, precision: str) -> list[int]:
-    stages = ceil_div(gemm.terms, stage_terms(precision))
-    floats = gemm.tiles(instance) * partial_floats(instance, gemm.direction)
-    most = min(stages // SHORTEST_PART, WORKSPACE // (4 * floats), MAX_ROW_BLOCKS)
-    return [1, *(n << k for k in range(10) for n in (2, 3) if n << k <= most)]
+def _parts(gemm: Gemm, instance: Instance, precision: str, multiprocessors: int) -> list[int]:
+    """One, powers of two, and as many as give each multiprocessor one to eight blocks, or just not one more."""
+    stages, tiles = ceil_div(gemm.terms, stage_terms(precision)), gemm.tiles(instance)
+    most = min(stages // SHORTEST_PART, WORKSPACE // (4 * tiles * partial_floats(instance, gemm.direction)))
+    filling = {blocks * multiprocessors // tiles for blocks in range(1, 9)}
+    return [1, *sorted(n for n in filling | {1 << k for k in range(1, 10)} if 1 < n <= min(most, MAX_ROW_BLOCKS))]
 
 
 def cycles(gemm: Gemm, choice: Choice, precision: str, arch: int, multiprocessors: int) -> float:
     """The cycles that a launch takes, counted: the products of the blocks that one multiprocessor gets, at its tensor
     cores' rate times the tile's efficiency; a start and an end for each round of blocks that fit at a time; and with
-    K in parts, what the blocks write, and what the last block of a tile reads alone.
+    K in parts, what the blocks write and read back, and what is read one after the other while they are added up.
     """
     tile = choice.instance
     rate = RATES[_nearest(arch, RATES)] * tile.efficiency / (2 if precision == "tf32" else 1)
@@ -211,15 +216,24 @@ def cycles(gemm: Gemm, choice: Choice, precision: str, arch: int, multiprocessor
     total = alone * products / (rate * busy) + rounds * BLOCK_CYCLES
     if choice.parts > 1:
         moved = partial_floats(tile, gemm.direction) * 4
-        total += (alone + choice.parts) * moved / L2_BYTES
+        total += (2 * alone + _reads_in_turn(choice.parts)) * moved / L2_BYTES
     return total
+
+
+def _reads_in_turn(parts: int) -> int:
+    """The most parts, and sums of parts, that lie between a block's results and the tile's."""
+    reads = 0
+    while parts > 1:
+        reads += min(parts, FAN_IN)
+        parts = ceil_div(parts, FAN_IN)
+    return reads
 
 
 @lru_cache(maxsize=4096)
 def choose(gemm: Gemm, precision: str, arch: int, multiprocessors: int | None = None, aligned: bool = True) -> Choice:
     """The candidate of the fewest :func:`cycles`; the first of equals. Raises ValueError where the GPU has no tensor
     cores for ``precision``."""
-    found = candidates(gemm, precision, arch, aligned)
+    found = candidates(gemm, precision, arch, aligned, multiprocessors)
     if not found:
         raise ValueError(f"{precision} on tensor cores needs sm_{NEEDS[precision]} or newer, this is sm_{arch}")
     count = multiprocessors or MULTIPROCESSORS[_nearest(arch, MULTIPROCESSORS)]
