@@ -449,7 +449,7 @@ def filled(name: str, shape: tuple[int, ...], dtype: Any, device: Device) -> Ten
     """What the array module's ``zeros``, ``ones`` or ``empty`` makes, as a tensor."""
     backend = backends.get(device)
     with backend.context():
-        if backend.capturing and name != "empty":
+        if backend.capturing and name != "empty" and backend.name == "emulated":  # NumPy would fill it once
             array = layout.allocate(backend.empty, shape, dtypes.as_dtype(dtype))  # type: ignore[attr-defined]
             array.fill(1 if name == "ones" else 0)
             return Tensor(array, device)

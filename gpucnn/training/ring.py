@@ -38,11 +38,12 @@ class Ring:
     """
 
     def __init__(self, device: Device, state: Any, batches: int, steps: int, parts: int) -> None:
-        self.backend: Any = backends.get(device)
+        backend: Any = backends.get(device)
+        self.backend = backend
         self.state, self.batches, self.parts = state, batches, parts
         self.size = steps * parts
-        self.losses = self.backend.constant(np.zeros(self.size, np.float32))
-        self.corrects = self.backend.constant(np.zeros(self.size, np.int32))
+        self.losses = backend.constant(np.zeros(self.size, np.float32))
+        self.corrects = backend.constant(np.zeros(self.size, np.int32))
         self._noted: list[tuple[int, int, int, bool]] = []
         self._under_way: deque[_Copy] = deque()
         self._side: Any = None
@@ -96,7 +97,7 @@ class Ring:
             done = cuda.Event(disable_timing=True)
             done.record(self._side)
             # The rings' memory is of the other stream's pool: it is kept until the copies are done.
-            self._under_way.append(_Copy(*hosts, noted, (done, rings)))
+            self._under_way.append(_Copy(hosts[0], hosts[1], noted, (done, rings)))
 
     def ready(self) -> list[Batch]:
         """Results that have come."""

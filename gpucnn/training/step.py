@@ -8,7 +8,7 @@ bit by bit whichever way their steps went.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ class TrainingStep:
 
     # ---- an epoch ----
 
-    def epoch(self) -> Iterator[None]:
+    def epoch(self) -> Generator[None, None, None]:
         """A step in each turn, until the epoch's end."""
         loader = self.trainer.train_loader
         if isinstance(loader, ResidentLoader):
@@ -88,7 +88,7 @@ class TrainingStep:
 
     def _resident_step(self, loader: ResidentLoader, epoch: int, batch: int) -> None:
         rows = loader.batch_size if batch < loader.whole_batches else len(loader.dataset) % loader.batch_size
-        kind = (rows, *self._trained())
+        kind = (rows, *self._settings())
         self._place((epoch, batch, self.trainer.step))
         if rows == loader.batch_size and self._can_replay(kind, lambda: self.capture(loader)):
             self._replay(rows)
@@ -102,7 +102,7 @@ class TrainingStep:
             return loader.make(epoch, batch)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
-        kind = (tuple(images.shape), images.dtype, *self._trained())
+        kind = (tuple(images.shape), images.dtype, *self._settings())
         self._place((0, self.trainer.step, self.trainer.step))
         if labels.shape[0] == self.trainer.train_loader.batch_size and self._can_replay(
             kind, lambda: self._capture_batch(images, labels)
@@ -115,8 +115,12 @@ class TrainingStep:
             self._eagerly(images, labels, kind)
         self._at = (0, self.trainer.step + 1, self.trainer.step + 1)
 
-    def _trained(self) -> tuple[bool, ...]:
-        return tuple(parameter.requires_grad for parameter in self.trainer.model.parameters())
+    def _settings(self) -> tuple[Any, ...]:
+        """What a step does besides its batch, as far as it may change during a run."""
+        trainer = self.trainer
+        trained = [parameter.requires_grad for parameter in trainer.model.parameters()]
+        options = trainer.accumulate, trainer.reduction, trainer.label_smoothing, trainer.clip_norm, trainer.precision
+        return *options, *trained
 
     def _place(self, at: tuple[int, int, int]) -> None:
         """Writes the device's counters, if they are not what they should be: at the start of a run."""

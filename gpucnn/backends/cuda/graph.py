@@ -59,6 +59,7 @@ class StreamCapture(Capture):
         self.memory = memory if memory is not None else GraphMemory(self.cupy)
         with engine.device:
             self.offsets = self.cupy.zeros(STREAMS, np.int64)
+            self.offsets += 0  # loads the kernel by which the captured step moves them on
             self.stream = self.cupy.cuda.Stream(non_blocking=True)
         self.graph: Any = None
         self._tables: dict[bytes, tuple[Any, Any]] = {}  # (table, addresses) by the addresses' bytes

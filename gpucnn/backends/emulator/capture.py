@@ -175,18 +175,15 @@ def _place(lines: list[tuple[str, int]]) -> str:
 def _function_at(filename: str, line: int) -> str:
     """The qualified name of the function around a line."""
     try:
-        tree: Any = ast.parse(Path(filename).read_text(encoding="utf-8"))
+        node: Any = ast.parse(Path(filename).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return "the step"
     names: list[str] = []
     while True:
-        inner = [
-            node
-            for node in ast.iter_child_nodes(tree)
-            if hasattr(node, "lineno") and node.lineno <= line <= (node.end_lineno or node.lineno)
-        ]
+        children: list[Any] = list(ast.iter_child_nodes(node))
+        inner = [child for child in children if hasattr(child, "lineno") and child.lineno <= line <= child.end_lineno]
         if not inner:
             return ".".join(names) or "the step"
-        tree = inner[0]
-        if isinstance(tree, (ast.FunctionDef, ast.ClassDef)):
-            names.append(tree.name)
+        node = inner[0]
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.append(node.name)
