@@ -148,12 +148,13 @@ def test_values_that_are_not_finite(backend: Any, values: tuple[float, ...], cha
     check_max(backend, g, x, dy)
 
 
-def test_nothing_but_minus_infinity_takes_the_first_input(backend: Any) -> None:
-    g = Pool2dGeometry.of((1, 1, 3, 3), 3, 2, 1)
-    x = backend.from_host(np.full((1, 3, 3, 1), -np.inf, np.float32))
+@pytest.mark.parametrize("channels", [1, 4])
+def test_nothing_but_minus_infinity_takes_the_first_input(backend: Any, channels: int) -> None:
+    g = Pool2dGeometry.of((1, channels, 3, 3), 3, 2, 1)
+    x = backend.from_host(np.full((1, 3, 3, channels), -np.inf, np.float32))
     y, index = backend.max_pool2d_forward(x, g)
-    np.testing.assert_array_equal(host(backend, y)[0, :, :, 0], [[-np.inf, -np.inf], [-np.inf, -np.inf]])
-    np.testing.assert_array_equal(host(backend, index)[0, :, :, 0], [[4, 3], [1, 0]])
+    np.testing.assert_array_equal(host(backend, y)[0, :, :, -1], [[-np.inf, -np.inf], [-np.inf, -np.inf]])
+    np.testing.assert_array_equal(host(backend, index)[0, :, :, -1], [[4, 3], [1, 0]])
 
 
 def test_a_window_without_data_is_minus_infinity_and_its_gradient_goes_nowhere(backend: Any) -> None:
