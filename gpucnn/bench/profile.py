@@ -17,10 +17,15 @@ import numpy as np
 from gpucnn.backends.declarations import Declaration
 from gpucnn.bench.ceilings import Ceilings
 
-MUON_PRODUCTS = {  # of the matrices (rows, columns) that kernels/muon.cu lists
+MUON_PRODUCTS: dict[str, Callable[[int, int], int]] = {  # of the matrices (rows, columns) that kernels/muon.cu lists
     "muon_gram": lambda rows, columns: rows * (rows + 1) * columns,  # a symmetric result is computed once
     "muon_polynomial": lambda rows, columns: rows * (rows + 1) * rows,
     "muon_advance": lambda rows, columns: 2 * rows * rows * columns,
+}
+MULTIPLY_ADDS: dict[str, Callable[[dict[str, int]], int]] = {  # by the struct that tells a kernel its sizes
+    "Conv2dGeometry": lambda g: g["N"] * g["P"] * g["Q"] * g["K"] * g["R"] * g["S"] * (g["C"] // g["groups"]),
+    "GemmShape": lambda g: g["M"] * g["N"] * g["K"] * g["batch"],
+    "MmaProblem": lambda g: g["pixels"] * g["K"] * g["window"],
 }
 TENSOR_CORE_FAMILIES = ("conv2d", "gemm", "linear", "muon")
 REPEATS = 20  # of a launch between two events
@@ -136,15 +141,14 @@ def arithmetic_of(kernel: str) -> str:
 
 def flops_of(declaration: Declaration, named: dict[str, Any]) -> int:
     """Two for each multiply-add of a convolution or a matrix product; 0 for other kernels."""
-    geometry = next((named[p.name] for p in declaration.parameters if p.c_type == "Conv2dGeometry"), None)
-    if geometry is not None:
-        g = geometry
-        return 2 * g.N * g.P * g.Q * g.K * g.R * g.S * (g.C // g.groups)
-    if {"M", "N", "K"} <= set(named):
-        return 2 * int(named["M"]) * int(named["N"]) * int(named["K"]) * int(named.get("batch", 1))
     if declaration.name in MUON_PRODUCTS:
-        matrices = np.asarray(named["matrices"].get() if hasattr(named["matrices"], "get") else named["matrices"])
-        return sum(MUON_PRODUCTS[declaration.name](int(m[3]), int(m[4])) for m in matrices.reshape(-1, 8))
+        matrices = named["matrices"]
+        matrices = np.asarray(matrices.get() if hasattr(matrices, "get") else matrices).reshape(-1, 8)
+        return sum(MUON_PRODUCTS[declaration.name](int(matrix[3]), int(matrix[4])) for matrix in matrices)
+    for parameter in declaration.parameters:
+        if parameter.c_type in MULTIPLY_ADDS:
+            values = named[parameter.name].as_struct()
+            return 2 * MULTIPLY_ADDS[parameter.c_type](dict(zip(parameter.dtype.names or (), values, strict=True)))
     return 0
 
 
