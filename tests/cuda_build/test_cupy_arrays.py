@@ -99,13 +99,14 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
     labels, logits = array((128,), np.int64), array((128, 10))
     losses, log_sum_exp = backend.softmax_cross_entropy_forward(logits, labels)
     backend.softmax_cross_entropy_backward(losses, logits, labels, log_sum_exp)
+    backend.softmax_cross_entropy_step(logits, labels, 0.1, 1 / 128)
     assert backend.engine.names == [
         "conv2d_fprop_128x64_vec4", "conv2d_fprop_128x64_vec4", "conv2d_dgrad_128x64_vec4",
-        "conv2d_wgrad_64x128_vec4", "column_sums", "column_sums",
+        "conv2d_wgrad_64x128_vec4", "column_sums",
         "max_pool2d_forward_3x3_vec4", "max_pool2d_backward_3x3_vec4", "lrn_forward_9_vec4", "lrn_backward_9_vec4",
         "batch_norm_statistics_vec4", "batch_norm_forward_vec4", "batch_norm_sums_vec4", "batch_norm_backward_vec4",
         "dropout_vec4",
-        "gemm_nt_128x64_vec4", "cross_entropy_forward_long", "cross_entropy_backward_long",
+        "gemm_nt_128x64_vec4", "cross_entropy_forward_long", "cross_entropy_backward_long", "cross_entropy_step_long",
     ]  # fmt: skip
 
 
