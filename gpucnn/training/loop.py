@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from gpucnn import random
-from gpucnn.data import DataLoader
+from gpucnn.data import DataLoader, ResidentLoader
 from gpucnn.device import Device
 from gpucnn.nn import Module
 from gpucnn.optim import MovingAverage, Optimizer
@@ -146,6 +146,8 @@ class Trainer:
         self.speed = Speed()
         self.precision = precision
         self.scaler = _scaler(precision, parameter.device)
+        if isinstance(train, ResidentLoader) and precision in ("float16", "bfloat16"):
+            train.dtype = precision  # the launch that makes a batch rounds it: the first layer would, in one of its own
         self.work = TrainingStep(self, graph)
         self._windows: deque[_Window] = deque()  # that wait for their last losses
         self._results: deque[Batch] = deque()  # that are fetched and not added up yet
