@@ -38,6 +38,8 @@ def complaint(done: Done, code: int = 2) -> str:
         (["train", *SHORT, "--lr", "-1"], ["lr", "-1"]),
         (["train", *SHORT, "--epochs", "-1"], ["epochs", "-1"]),
         (["train", *SHORT, "--lr", "nan"], ["lr", "nan"]),
+        (["train", *SHORT, "--precision", "int8"], ["precision", "int8", "bfloat16"]),
+        (["train", *SHORT, "--graph"], ["graph=True", "cpu", "emulated"]),
         (["train", "--data", "cifar10", "--data-dir", "nowhere"], ["nowhere"]),
         (["train", "--resume", "nowhere"], ["nowhere"]),
         (["train", "--resume", "nowhere", "--out", "there"], ["--resume", "--out"]),

@@ -137,6 +137,30 @@ def test_what_the_array_module_does_is_replayed_too() -> None:
             assert mine.dtype == its.dtype
 
 
+def test_copies_in_half_precision_follow_weights_that_a_replay_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rounded copy of a weight is kept as long as the weight stays: the capture makes its own, and after a replay
+    the copy of before is out of date."""
+    monkeypatch.setenv("GPUCNN_EMULATOR_ARCH", "80")
+    weight = on_device(np.ones((8, 8), np.float32))
+    x = on_device(np.eye(8, dtype=np.float32))
+
+    def product(x: gpucnn.Tensor) -> gpucnn.Tensor:
+        with gpucnn.precision("float16"):
+            return F.linear(x, weight)
+
+    def step(x: gpucnn.Tensor) -> gpucnn.Tensor:
+        y = product(x)
+        weight.mul_(2.0)
+        return y
+
+    replay = gpucnn.cuda.graph(step, x)
+    assert product(x).numpy()[0, 0] == 2.0  # and now the copy is of the weight as it is
+    seen = []
+    for _ in range(2):
+        seen += [replay(x).numpy()[0, 0], product(x).numpy()[0, 0]]
+    assert seen == [2.0, 4.0, 4.0, 8.0]
+
+
 def test_other_shapes_are_an_error_that_names_both_or_are_captured_too() -> None:
     step = lambda x: F.relu(x)  # noqa: E731
     small, large = on_device(-np.ones((2, 3), np.float32)), on_device(np.ones((4, 3), np.float32))

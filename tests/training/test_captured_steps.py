@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -234,3 +236,56 @@ def test_the_ring_gives_each_step_its_own_numbers() -> None:
     ring.note(9, [3, 2], summed=True)
     with pytest.raises(ArithmeticError, match="nan"):
         ring.read()
+
+
+class _Gpu:
+    """What the ring asks of CuPy: copies on a side stream that are done when their event is."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.events: list[Any] = []
+        self.cuda = SimpleNamespace(
+            Stream=lambda non_blocking: SimpleNamespace(wait_event=lambda event: self.log.append("side waits")),
+            Event=self._event,
+            get_current_stream=lambda: "steps",
+            alloc_pinned_memory=lambda size: bytearray(size),
+        )
+
+    def _event(self, disable_timing: bool) -> Any:
+        event = SimpleNamespace(done=False, synchronize=lambda: self.log.append("wait"))
+        event.record = lambda stream: self.log.append("ready" if stream == "steps" else "copied")
+        self.events.append(event)
+        return event
+
+
+class _OnGpu(np.ndarray):
+    """An array whose copy to the host is a note in the log."""
+
+    gpu: Any = None
+
+    def get(self, stream: Any, out: Any, blocking: bool) -> None:
+        assert not blocking and stream != "steps"
+        self.gpu.log.append("get")
+        out[...] = self
+
+
+def test_results_come_to_the_host_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend: Any = backends.get(gpucnn.device(DEVICE))
+    ring = Ring(gpucnn.device(DEVICE), backend.constant(np.zeros(4, np.int64)), 1 << 40, steps=4, parts=1)
+    gpu = _Gpu()
+    monkeypatch.setattr(_OnGpu, "gpu", gpu)
+    ring.losses, ring.corrects = ring.losses.view(_OnGpu), ring.corrects.view(_OnGpu)
+    ring.backend = SimpleNamespace(xp=gpu, context=nullcontext, check_faults=lambda: gpu.log.append("faults"))
+    ring.losses[:2], ring.corrects[:2] = [1.5, 2.5], [3, 4]
+    for step in (1, 2):
+        ring.note(step, [8], summed=False)
+    assert ring.ready() == []
+    ring.start()
+    assert gpu.log == ["ready", "side waits", "get", "get", "copied"]
+    ring.losses[:] = 9.0  # later steps come to the same places: the copies are of before
+    assert ring.ready() == [] and len(ring) == 2
+    gpu.events[1].done = True
+    assert [tuple(batch) for batch in ring.ready()] == [(1, 1.5, 3, 8), (2, 2.5, 4, 8)]
+    ring.note(3, [8], summed=True)
+    assert [batch.loss for batch in ring.read()] == [9.0 / 8]
+    assert gpu.log[-2:] == ["wait", "faults"]
