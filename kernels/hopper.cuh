@@ -6,7 +6,7 @@
 //
 // A warpgroup is four warps, threads 128 i to 128 i + 127, which call these together.
 //
-//     wgmma_f16<N>, wgmma_bf16<N>   D (64, N) = A (64, 16) B (16, N), or += where `accumulate`; N is 64, 128 or 256. Thread t of the
+//     wgmma_f16<N>, wgmma_bf16<N>   D (64, N) = A (64, 16) B (16, N), or += where `accumulate`; N is 8, 64, 128 or 256. Thread t of the
 //                                   warpgroup, of warp w = t / 32 and lane l, holds in d[4 j + 2 h + i]: row 16 w + l / 4 + 8 h,
 //                                   column 8 j + 2 (l % 4) + i.
 //     wgmma_fence()                 before the first product, and whenever the thread has touched d since.
@@ -72,6 +72,8 @@ __device__ __forceinline__ unsigned long long wgmma_descriptor(const void* share
 }
 
 // Operands %0 to %N / 2 - 1 of the instruction.
+#define WGMMA_REGISTERS_8 "%0, %1, %2, %3"
+#define WGMMA_OUTPUTS_8 "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
 #define WGMMA_REGISTERS_64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15" \
     ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -107,8 +109,10 @@ __device__ __forceinline__ unsigned long long wgmma_descriptor(const void* share
     template <int N, bool M_MAJOR = false, bool N_MAJOR = false, int SWIZZLE = 128>                                               \
     __device__ __forceinline__ void name(                                                                                         \
         float (&d)[N / 2], const void* a, const void* b, bool accumulate, int a_leading = 16, int b_leading = 16) {               \
-        static_assert(N == 64 || N == 128 || N == 256, "wgmma is wrapped for N = 64, 128 and 256");                               \
-        if constexpr (N == 64) {                                                                                                  \
+        static_assert(N == 8 || N == 64 || N == 128 || N == 256, "wgmma is wrapped for N = 8, 64, 128 and 256");                  \
+        if constexpr (N == 8) {                                                                                                   \
+            WGMMA_INSTRUCTION("m64n8", type, WGMMA_REGISTERS_8, WGMMA_OUTPUTS_8, "4", "5", "6", "7", "8");                        \
+        } else if constexpr (N == 64) {                                                                                           \
             WGMMA_INSTRUCTION("m64n64", type, WGMMA_REGISTERS_64, WGMMA_OUTPUTS_64, "32", "33", "34", "35", "36");                \
         } else if constexpr (N == 128) {                                                                                          \
             WGMMA_INSTRUCTION("m64n128", type, WGMMA_REGISTERS_128, WGMMA_OUTPUTS_128, "64", "65", "66", "67", "68");             \

@@ -31,11 +31,12 @@ SCALAR_TYPES: dict[str, type[np.generic]] = {
     "float": np.float32,
     "double": np.float64,
 }
+_PREFIXES: dict[str, type[np.generic]] = {"float": np.float32, "int": np.int32, "uint": np.uint32, "uchar": np.uint8}
 VECTOR_TYPES: dict[str, tuple[type[np.generic], int]] = {
-    f"{prefix}{width}": (scalar, width)
-    for prefix, scalar in (("float", np.float32), ("int", np.int32), ("uint", np.uint32), ("uchar", np.uint8))
-    for width in (2, 4)
-} | {"ucharx8": (np.uint8, 8), "intx8": (np.int32, 8)}  # indices of eight half lanes: kernels/lanes.cuh
+    **{f"{prefix}{width}": (scalar, width) for prefix, scalar in _PREFIXES.items() for width in (2, 4)},
+    "ucharx8": (np.uint8, 8),  # indices of eight half lanes: kernels/lanes.cuh
+    "intx8": (np.int32, 8),
+}
 # Half types (kernels/half.cuh) stand in memory only: as what pointers point to, never by value.
 HALF_TYPES: dict[str, tuple[str, int]] = {
     f"{half}{suffix}": (half, width)

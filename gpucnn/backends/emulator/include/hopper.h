@@ -29,7 +29,7 @@ static inline void keep_registers(float (&)[R]) {}
   static inline void name(float (&d)[N / 2], const void* a, const void* b, bool accumulate, int a_leading = 16,             \
                           int b_leading = 16, GPUCNN_PLACE) {                                                               \
     static_assert(SWIZZLE == 128 || SWIZZLE == 64, "a line has 128 or 64 bytes");                                           \
-    static_assert(N == 64 || N == 128 || N == 256, "wgmma is wrapped for N = 64, 128 and 256");                             \
+    static_assert(N == 8 || N == 64 || N == 128 || N == 256, "wgmma is wrapped for N = 8, 64, 128 and 256");                \
     GPUCNN_HOPPER("wgmma")                                                                                                  \
     GpucnnWgmma product = {d, a, b, a_leading, b_leading, N, accumulate, M_MAJOR, N_MAJOR, SWIZZLE, bfloat};                \
     gpucnn_wgmma(&product, file, line);                                                                                     \
