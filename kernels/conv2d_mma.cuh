@@ -71,7 +71,11 @@ struct MatrixSource {
         rows_left = rows - row;
         k_left = k_end - k;
     }
-    __device__ __forceinline__ bool address(int i, const T*& from) const {
+    struct Stage {};
+    __device__ __forceinline__ Stage stage() const {
+        return {};
+    }
+    __device__ __forceinline__ bool address(Stage, int i, const T*& from) const {
         from = run + i * chunk_step;
         return k_left > 0 && i * STEP < rows_left;
     }
@@ -101,11 +105,12 @@ struct Windows {
 };
 
 // `Shape` is Windows, or a reference to one in shared memory, for which the main loop then needs no registers.
+// The narrow source compares coordinates.
 template <class T_, int ROWS, bool WIDE_, class Shape>
 struct WindowSource {
     using T = T_;
     using share = Share<T, ROWS, true>;
-    static constexpr bool WIDE = WIDE_;
+    static constexpr bool WIDE = false;
 
     const T* images;
     Shape shape;
@@ -130,9 +135,6 @@ struct WindowSource {
         from = images + place.low + static_cast<long long>(pixel[i] + tap_h * shape.width + tap_w) * shape.channels;
         return place.high < shape.taps_h && inside(h[i] + tap_h, shape.height) && inside(w[i] + tap_w, shape.width);
     }
-    __device__ __forceinline__ bool address(int i, const T*& from) const {
-        return find(tap, i, from);
-    }
     __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
         Odometer place = tap;
 #pragma unroll
@@ -145,6 +147,52 @@ struct WindowSource {
             }
             place.advance(1, shape.taps_w, shape.depth);
         }
+    }
+    __device__ __forceinline__ void advance() {
+        tap.advance(share::BK, shape.taps_w, shape.depth);
+    }
+};
+
+// The wide one has worked out beforehand which taps of a window lie inside of the image: bit r for tap row r, bit 16 + s for tap column s. The
+// host takes no filters above MOST_TAPS rows or columns, so that bits 15 and 31 are never set.
+constexpr int MOST_TAPS = 15;
+
+template <class T_, int ROWS, class Shape>
+struct WindowSource<T_, ROWS, true, Shape> {
+    using T = T_;
+    using share = Share<T, ROWS, true>;
+    static constexpr bool WIDE = true;
+
+    Shape shape;
+    Odometer tap;
+    const T* windows[share::COUNT];  // where they begin, also outside of the image
+    unsigned taps[share::COUNT];
+
+    template <class At>
+    __device__ WindowSource(const T* images, const Windows& shape_, int first_row, int k_begin, At at)
+        : shape(shape_), tap(k_begin + share::k(), max(1, shape_.taps_w), shape_.depth) {
+#pragma unroll
+        for (int i = 0; i < share::COUNT; ++i) {
+            int n, h, w;
+            taps[i] = 0;
+            windows[i] = images;
+            if (!at(first_row + share::row(i), n, h, w)) continue;
+            windows[i] += static_cast<long long>((n * shape.height + h) * shape.width + w) * shape.channels;
+            for (int r = 0; r < shape.taps_h; ++r) taps[i] |= static_cast<unsigned>(inside(h + r * shape.tap_step_h, shape.height)) << r;
+            for (int s = 0; s < shape.taps_w; ++s) taps[i] |= static_cast<unsigned>(inside(w + s * shape.tap_step_w, shape.width)) << (16 + s);
+        }
+    }
+    struct Stage {
+        long long offset;
+        unsigned tap;
+    };
+    __device__ __forceinline__ Stage stage() const {
+        const int pixels = tap.high * shape.tap_step_h * shape.width + tap.middle * shape.tap_step_w;
+        return {static_cast<long long>(pixels) * shape.channels + tap.low, tap.high < shape.taps_h ? 1u << tap.high | 0x10000u << tap.middle : ~0u};
+    }
+    __device__ __forceinline__ bool address(const Stage& stage, int i, const T*& from) const {
+        from = windows[i] + stage.offset;
+        return (taps[i] & stage.tap) == stage.tap;
     }
     __device__ __forceinline__ void advance() {
         tap.advance(share::BK, shape.taps_w, shape.depth);
@@ -172,25 +220,26 @@ struct TransposedFilterSource {
         filters = group_filters + channel;
         channels_left = g.depth - channel;
     }
-    __device__ __forceinline__ bool line(const T*& from) const {
+    struct Stage {
+        const T* from;
+        bool valid;
+    };
+    __device__ __forceinline__ Stage stage() const {
         const int r = vertical.first_tap + tap.high * vertical.tap_step, s = horizontal.first_tap + tap.middle * horizontal.tap_step;
-        from = filters + static_cast<long long>((tap.low * g.R + r) * g.S + s) * g.depth;
-        return tap.high < vertical.taps;
+        return {filters + static_cast<long long>((tap.low * g.R + r) * g.S + s) * g.depth, tap.high < vertical.taps};
     }
-    __device__ __forceinline__ bool address(int i, const T*& from) const {
-        const bool valid = line(from);
-        from += i * STEP;
-        return valid && i * STEP < channels_left;
+    __device__ __forceinline__ bool address(const Stage& line, int i, const T*& from) const {
+        from = line.from + i * STEP;
+        return line.valid && i * STEP < channels_left;
     }
     __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
-        const T* from;
-        const bool valid = line(from);
+        const Stage line = stage();
 #pragma unroll
         for (int i = 0; i < share::COUNT; ++i) {
 #pragma unroll
             for (int e = 0; e < share::VEC; ++e) {
                 runs[i].v[e] = T();
-                if (valid && i * STEP + e < channels_left) runs[i].v[e] = from[i * STEP + e];
+                if (line.valid && i * STEP + e < channels_left) runs[i].v[e] = line.from[i * STEP + e];
             }
         }
     }
@@ -233,23 +282,22 @@ struct PixelSource {
         return static_cast<short>(tap & 0xFFFF);
     }
     // Where the window of the current pixel begins, in rows, columns and memory.
-    struct Window {
+    struct Stage {
         int h, w;
         const T* from;
     };
-    __device__ __forceinline__ Window window() const {
+    __device__ __forceinline__ Stage stage() const {
         const int n = divide(pixel, g.pq_multiplier, g.pq_shift), rest = pixel - n * g.plane;
         const int p = divide(rest, g.q_multiplier, g.q_shift);
         const int h = p * g.stride_h, w = (rest - p * g.Q) * g.stride_w;
         return {h, w, x + static_cast<long long>((n * g.H + h) * g.W + w) * g.C};
     }
-    __device__ __forceinline__ bool address(int i, const T*& from) const {
-        const Window begin = window();
+    __device__ __forceinline__ bool address(const Stage& begin, int i, const T*& from) const {
         from = begin.from + offsets[i];
         return pixel < g.pixels && inside(begin.h + tap_h(taps[i]), g.H) && inside(begin.w + tap_w(taps[i]), g.W);
     }
     __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
-        const Window begin = window();
+        const Stage begin = stage();
         const int last_h = g.R * g.dilation_h - g.pad_top, last_w = g.S * g.dilation_w - g.pad_left;
 #pragma unroll
         for (int i = 0; i < share::COUNT; ++i) {

@@ -13,7 +13,8 @@
 //
 // Where operands come from is not known here. A source is a class with
 //     using share                              which chunks a thread copies (Share)
-//     bool address(int i, const T*& from)      where chunk i of the current stage lies; false: it is zero     (wide)
+//     Stage stage()                            what its chunks of the current stage have in common            (wide)
+//     bool address(stage, int i, const T*& from)   where chunk i lies; false: it is zero                      (wide)
 //     void gather(Run<T> (&runs)[COUNT])       the chunks of the current stage, element by element            (narrow)
 //     void advance()                           moves on by one stage
 
@@ -151,10 +152,11 @@ __device__ __forceinline__ uint4 packed(const Run<T>& run) {
 template <class Source>
 __device__ __forceinline__ void copy_async(const Source& source, unsigned char* tile) {
     using share = typename Source::share;
+    const typename Source::Stage stage = source.stage();
 #pragma unroll
     for (int i = 0; i < share::COUNT; ++i) {
         const typename Source::T* from;
-        const bool valid = source.address(i, from);
+        const bool valid = source.address(stage, i, from);
         cp_async_16_zfill(tile + share::offset(threadIdx.x, i), from, valid);
     }
 }
@@ -166,10 +168,11 @@ struct Staged {
     uint4 chunks[share::COUNT];
 
     __device__ __forceinline__ void fetch(const Source& source) {
+        const typename Source::Stage stage = source.stage();
 #pragma unroll
         for (int i = 0; i < share::COUNT; ++i) {
             const typename Source::T* from;
-            const bool valid = source.address(i, from);
+            const bool valid = source.address(stage, i, from);
             chunks[i] = make_uint4(0, 0, 0, 0);
             if (valid) chunks[i] = *reinterpret_cast<const uint4*>(from);
         }
@@ -241,34 +244,55 @@ __device__ __forceinline__ int fragment_float(int lane, int row, int step, int i
     return place<share::WIDTH, true>(k, at / 4) + at % 4 * 4;
 }
 
+// The same for the i-th fragment from there on and another step, found from the first one's place alone: `place` exchanges chunks by an
+// exclusive or, and a warp's rows begin where i does not carry, so that i and the step are an exclusive or or a sum with a constant.
+template <class share>
+__device__ __forceinline__ int moved_line(int first, int i, int step) {
+    if constexpr (share::K_CONTIGUOUS) return (first ^ step * (2 * CHUNK_BYTES)) + i * (16 * LINE_BYTES);
+    return (first ^ i * (2 * CHUNK_BYTES)) + step * (16 * share::WIDTH * CHUNK_BYTES);
+}
+
+// `first` is fragment_float(lane, row, 0, 0).
+template <class share, bool IS_A>
+__device__ __forceinline__ int moved_float(int first, int i, int step, int v) {
+    const int along_row = IS_A ? v & 1 : v >> 1, along_k = IS_A ? v >> 1 : v & 1;
+    return (first ^ (i * 4 + along_row * 2) * CHUNK_BYTES) + (step * 8 + along_k * 4) * (share::WIDTH * CHUNK_BYTES);
+}
+
+// Where a lane's first fragment lies, in bytes from the operand's tile; `row` is the warp's first.
+template <class share, bool IS_A>
+__device__ __forceinline__ int first_fragment(int row) {
+    return share::PAIRS ? fragment_float<share, IS_A>(lane_index(), row, 0, 0) : matrix_line<share, IS_A>(lane_index(), row, 0);
+}
+
 template <class share, bool IS_A, class T>
-__device__ __forceinline__ void load_fragments(const unsigned char* tile, int row, int step, unsigned (&fragment)[4]) {
+__device__ __forceinline__ void load_fragments(const unsigned char* tile, int first, int i, int step, unsigned (&fragment)[4]) {
     if constexpr (share::K_CONTIGUOUS) {
-        ldmatrix_x4(fragment, tile + matrix_line<share, IS_A>(lane_index(), row, step));
+        ldmatrix_x4(fragment, tile + moved_line<share>(first, i, step));
     } else if constexpr (!share::PAIRS) {
-        ldmatrix_x4_trans(fragment, tile + matrix_line<share, IS_A>(lane_index(), row, step));
+        ldmatrix_x4_trans(fragment, tile + moved_line<share>(first, i, step));
     } else {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            fragment[i] = *reinterpret_cast<const unsigned*>(tile + fragment_float<share, IS_A>(lane_index(), row, step, i));
+        for (int v = 0; v < 4; ++v) {
+            fragment[v] = *reinterpret_cast<const unsigned*>(tile + moved_float<share, IS_A>(first, i, step, v));
         }
     }
     round_fragment<T>(fragment);
 }
 
 template <class G, class ShareA, class ShareB>
-__device__ __forceinline__ void multiply_stage(const unsigned char* stage, Results<G>& results) {
+__device__ __forceinline__ void multiply_stage(const unsigned char* stage, int first_a, int first_b, Results<G>& results) {
     using T = typename G::T;
     const unsigned char *a_tile = stage, *b_tile = stage + G::A_BYTES;
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
         unsigned a[G::MI][4];
 #pragma unroll
-        for (int i = 0; i < G::MI; ++i) load_fragments<ShareA, true, T>(a_tile, warp_row<G>() + i * 16, step, a[i]);
+        for (int i = 0; i < G::MI; ++i) load_fragments<ShareA, true, T>(a_tile, first_a, i, step, a[i]);
 #pragma unroll
         for (int j = 0; j < G::NI; j += 2) {
             unsigned two[4];
-            load_fragments<ShareB, false, T>(b_tile, warp_column<G>() + j * 8, step, two);
+            load_fragments<ShareB, false, T>(b_tile, first_b, j / 2, step, two);
             const unsigned left[2] = {two[0], two[1]}, right[2] = {two[2], two[3]};
 #pragma unroll
             for (int i = 0; i < G::MI; ++i) {
@@ -289,6 +313,9 @@ __device__ __forceinline__ void multiply_stage(const unsigned char* stage, Resul
 // results += A B over `stages` stages from where the sources stand. All threads of the block call it; `shared` holds STAGES stages.
 template <class G, class SourceA, class SourceB>
 __device__ __forceinline__ void mma_mainloop(SourceA& a, SourceB& b, int stages, unsigned char* shared, Results<G>& results) {
+    using ShareA = typename SourceA::share;
+    using ShareB = typename SourceB::share;
+    const int first_a = first_fragment<ShareA, true>(warp_row<G>()), first_b = first_fragment<ShareB, false>(warp_column<G>());
 #pragma unroll
     for (int i = 0; i < G::MI; ++i) {
 #pragma unroll
@@ -319,7 +346,7 @@ __device__ __forceinline__ void mma_mainloop(SourceA& a, SourceB& b, int stages,
                 b.advance();
             }
             cp_async_commit();
-            multiply_stage<G, typename SourceA::share, typename SourceB::share>(shared + read, results);
+            multiply_stage<G, ShareA, ShareB>(shared + read, first_a, first_b, results);
             write = read;
             read = read == (G::STAGES - 1) * G::STAGE_BYTES ? 0 : read + G::STAGE_BYTES;
         }
@@ -339,7 +366,7 @@ __device__ __forceinline__ void mma_mainloop(SourceA& a, SourceB& b, int stages,
                 a_staged.fetch(a);
                 b_staged.fetch(b);
             }
-            multiply_stage<G, typename SourceA::share, typename SourceB::share>(shared + buffer, results);
+            multiply_stage<G, ShareA, ShareB>(shared + buffer, first_a, first_b, results);
             buffer = G::STAGE_BYTES - buffer;
         }
     }

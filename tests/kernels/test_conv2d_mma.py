@@ -40,6 +40,8 @@ GEOMETRIES = {
         (2, 10, 7, 6), (14, 5, 2, 3), stride=(1, 2), padding=((2, 0), (1, 1)), groups=2
     ),
     "stride beyond the filter": Conv2dGeometry.of((2, 8, 6, 7), (8, 8, 2, 2), stride=5),
+    "fifteen taps": Conv2dGeometry.of((1, 8, 3, 17), (8, 8, 2, 15), padding=(1, 7)),
+    "sixteen taps, for narrow instances": Conv2dGeometry.of((1, 8, 17, 3), (8, 8, 16, 1), padding=(8, 0)),
 }
 
 
@@ -373,24 +375,28 @@ def test_the_instances_are_those_of_the_sources() -> None:
                 )
 
 
+LECTURE_CONV2 = Conv2dGeometry.of((128, 64, 12, 12), (64, 64, 5, 5), padding=2)
+RESNET9_LAYER3 = Conv2dGeometry.of((512, 256, 8, 8), (512, 256, 3, 3), padding=1)
+RESNET9_PREP = Conv2dGeometry.of((512, 3, 32, 32), (64, 3, 3, 3), padding=1)
+AIRBENCH_CONV1 = Conv2dGeometry.of((2000, 24, 31, 31), (64, 24, 3, 3), padding=1)
+LECTURE_LOGITS = Conv2dGeometry.of((128, 192, 1, 1), (10, 192, 1, 1))
+
+
 @pytest.mark.parametrize(
-    ("shape", "weight", "options", "expected"),
+    ("arch", "g", "expected"),
     [
-        ((128, 64, 12, 12), (64, 64, 5, 5), {"padding": 2}, ("64x64:1", "64x64:1", "64x64:10")),
-        ((512, 256, 8, 8), (512, 256, 3, 3), {"padding": 1}, ("128x128:1", "128x128:1", "128x128:3")),
-        ((512, 3, 32, 32), (64, 3, 3, 3), {"padding": 1}, ("64x64_narrow:1", "64x64_narrow:1", "64x32_few:261")),
-        ((2000, 24, 31, 31), (64, 24, 3, 3), {"padding": 1}, ("128x64:1", "128x32:1", "64x128:132")),
-        ((128, 192, 1, 1), (10, 192, 1, 1), {}, ("64x64:1", "64x64_narrow:1", "64x64_narrow:1")),
+        (80, LECTURE_CONV2, ("64x64:1", "64x64:1", "64x64:8")),
+        (80, RESNET9_LAYER3, ("128x128:1", "128x128:1", "128x128:3")),
+        (80, RESNET9_PREP, ("64x64_narrow:1", "64x64_narrow:1", "64x32_few:216")),
+        (80, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x128:108")),
+        (80, LECTURE_LOGITS, ("64x64:1", "64x64_narrow:1", "64x64_narrow:1")),
     ],
 )
-def test_which_instance_runs(
-    shape: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], expected: tuple[str, ...]
-) -> None:
-    g = Conv2dGeometry.of(shape, weight, **options)
-    chosen = [conv2d_mma.choose(direction.value, g, "float16", 90) for direction in CONVOLUTIONS]
+def test_which_instance_runs(arch: int, g: Conv2dGeometry, expected: tuple[str, ...]) -> None:
+    chosen = [conv2d_mma.choose(direction.value, g, "float16", arch) for direction in CONVOLUTIONS]
     assert tuple(chosen) == expected
     for direction, one in zip(CONVOLUTIONS, chosen, strict=True):
-        assert one in conv2d_mma.candidates(direction.value, g, "float16", 90)
+        assert one in conv2d_mma.candidates(direction.value, g, "float16", arch)
 
 
 @pytest.mark.parametrize("arch", [75, 80, 90, 120])

@@ -71,6 +71,26 @@ def test_fragments_are_read_without_bank_conflicts(tmp_path: Path, is_a: str) ->
     assert conflicts(tmp_path / "floats", floats, 32, 4) == []
 
 
+@pytest.mark.parametrize("is_a", ["true", "false"])
+def test_the_main_loop_finds_the_same_places_from_a_warps_first(tmp_path: Path, is_a: str) -> None:
+    differences = []
+    for type_name, size in TYPES.items():
+        for (rows, along_k), share in shares(type_name).items():
+            for warp_rows in (16, 32, 64):
+                for first in range(0, rows, warp_rows):
+                    for i in range(min(rows, warp_rows) // 16):
+                        for step in range(2):
+                            place = f"<{share}, {is_a}>(thread, {first + 16 * i}, {step}"
+                            start = f"<{share}, {is_a}>(thread, {first}, 0"
+                            if along_k or size == 2:
+                                moved = f"moved_line<{share}>(matrix_line{start}), {i}, {step})"
+                                differences.append(f"matrix_line{place}) - {moved}")
+                            else:
+                                moved = f"moved_float<{share}, {is_a}>(fragment_float{start}, 0), {i}, {step}, "
+                                differences += [f"fragment_float{place}, {v}) - {moved}{v})" for v in range(4)]
+    assert not lane_values(tmp_path, "conv2d_mma.cuh", differences).any()
+
+
 def test_results_pass_through_shared_memory_without_bank_conflicts(tmp_path: Path) -> None:
     written: dict[int, list[str]] = {4: [], 8: []}
     read = []

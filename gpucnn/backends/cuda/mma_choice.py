@@ -17,6 +17,7 @@ from gpucnn.geometry import Conv2dGeometry
 LINE_BYTES = 64  # of a row of an operand in one stage of the kernels
 WORKSPACE = 16 << 20  # bytes of partial sums, at most: what level-2 caches hold beside the operands
 FAN_IN, TREE_LEVELS = 8, 6  # of the tree in which parts are added up (kernels/conv2d_mma_epilogue.cuh)
+MOST_TAPS = 15  # rows or columns of a filter in wide instances of fprop and dgrad
 SHORTEST_PART = 4  # stages of a part of K: below that a pipeline does not fill
 TAGS = {"float16": "f16", "bfloat16": "bf16", "tf32": "tf32"}
 NEEDS = {"float16": 75, "bfloat16": 80, "tf32": 80}  # the least compute capability
@@ -104,18 +105,19 @@ class Gemm:
     terms: int
     a_run: int
     b_run: int
+    taps: int = 1  # the larger of a filter's rows and columns
 
     @classmethod
     def of(cls, direction: Direction, g: Conv2dGeometry, outer: int) -> Gemm:
         """The products of a convolution; for dgrad those of its largest phase, all phases counted in ``outer``."""
-        depth, filters, taps = g.C // g.groups, g.K // g.groups, g.R * g.S
+        depth, filters, taps, most = g.C // g.groups, g.K // g.groups, g.R * g.S, max(g.R, g.S)
         if direction is Direction.FPROP:
-            return cls(direction, outer, g.N * g.P * g.Q, filters, taps * depth, depth, depth)
+            return cls(direction, outer, g.N * g.P * g.Q, filters, taps * depth, depth, depth, most)
         if direction is Direction.DGRAD:
             phases = min(g.stride_h, g.H) * min(g.stride_w, g.W)
             rows = g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w)
             terms = ceil_div(g.R, g.stride_h) * ceil_div(g.S, g.stride_w) if g.dilation_h == g.dilation_w == 1 else taps
-            return cls(direction, outer * phases, rows, depth, terms * filters, filters, depth)
+            return cls(direction, outer * phases, rows, depth, terms * filters, filters, depth, most)
         return cls(direction, outer, filters, taps * depth, g.N * g.P * g.Q, filters, depth)
 
     def tiles(self, instance: Instance) -> int:
@@ -167,6 +169,7 @@ def suits(instance: Instance, gemm: Gemm, precision: str, arch: int, aligned: bo
     if not NEEDS[precision] <= arch < TOO_FEW_REGISTERS.get((gemm.direction, precision, instance.name), 1000):
         return False
     run = 4 if precision == "tf32" else 8
+    aligned = aligned and gemm.taps <= MOST_TAPS
     wide_a, wide_b = aligned and gemm.a_run % run == 0, aligned and gemm.b_run % run == 0
     return {"wide": wide_a and wide_b, "few": wide_a, "narrow": True}[instance.form]
 
