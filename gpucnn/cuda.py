@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpucnn.tensor import Tensor
 
 __all__ = [
+    "autotune",
     "compile_all",
     "compile_state",
     "device_count",
@@ -146,9 +147,25 @@ def empty_cache() -> None:
     cupy.get_default_pinned_memory_pool().free_all_blocks()
 
 
-def graph(
-    step: Callable[..., Any], *example_inputs: Tensor, device: str | None = None, shapes: int = 1
-) -> GraphedStep:
+def autotune(enabled: bool = True, device: int = 0) -> None:
+    """Choose between kernels' instances by time from now on, or, with ``enabled=False``, by the heuristics alone again.
+
+    Each geometry of a convolution or a product is timed when it first comes up, and the fastest instance is kept on
+    disk by GPU, kernels and version. Instances differ in the order in which they add up, and so in the last bits: a
+    run keeps its choices in its checkpoint (``gpucnn train --autotune``). Raises RuntimeError without a GPU.
+    """
+    driver.require(device)
+    from gpucnn import backends
+    from gpucnn.device import Device
+
+    tuner = backends.get(Device("cuda", device)).tuner  # type: ignore[attr-defined]
+    if enabled:
+        tuner.enable()
+    else:
+        tuner.forget()
+
+
+def graph(step: Callable[..., Any], *example_inputs: Tensor, device: str | None = None, shapes: int = 1) -> GraphedStep:
     """``step`` as one CUDA graph: a callable that copies its inputs to a fixed place, starts all launches of the step
     with one call, and returns the step's outputs.
 

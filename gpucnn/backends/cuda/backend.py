@@ -35,6 +35,7 @@ from gpucnn.backends.cuda import (
     optimizer,
     pool2d,
     scatter,
+    tuning,
 )
 from gpucnn.backends.cuda.counters import Counters
 from gpucnn.backends.launch import Launcher
@@ -64,6 +65,12 @@ class CudaBackend(Backend):
         self.name = engine.name.partition(":")[0]  # engines on GPUs are called cuda:0, cuda:1
         self.xp = engine.xp
         self._counters = Counters(engine)
+        timer = None if self.xp is np else tuning.event_timer(engine)
+        self.tuner = tuning.Tuner(self._device_name, timer)
+
+    def _device_name(self) -> str:
+        """What choices of instances belong to: the kind of GPU."""
+        return self.name if self.xp is np else str(driver.devices()[self.engine.index].name)
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
         """A new C-contiguous array whose elements are not set yet."""
@@ -406,9 +413,7 @@ class CudaBackend(Backend):
     def scale_by(self, x: Array, factor: Array) -> Array:
         return loss_scale.scale_by(self, x, factor)
 
-    def check_gradients(
-        self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None
-    ) -> None:
+    def check_gradients(self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None) -> None:
         loss_scale.check_gradients(self, gradients, found_inf, inverse_scale)
 
     def update_scale(self, state: Array, found_inf: Array, growth: float, backoff: float, interval: int) -> None:
