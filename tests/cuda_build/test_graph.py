@@ -100,7 +100,8 @@ class RecordingCupy(FakeCupy):
         self.ndarray = Array
         cuda = self.cuda
         cuda.get_current_stream = lambda: self.streams[-1]
-        cuda.Stream = lambda non_blocking=False: Stream(self, 7, non_blocking)
+        self.made: list[Stream] = []
+        cuda.Stream = self._stream
         cuda.MemoryPool = self._pool
         cuda.using_allocator = self._using
         cuda.memory = types.SimpleNamespace(
@@ -108,6 +109,10 @@ class RecordingCupy(FakeCupy):
             UnownedMemory=lambda ptr, size, owner, device: types.SimpleNamespace(ptr=ptr, owner=owner),
         )
         self.zeros = lambda shape, dtype: np.zeros(shape, dtype).view(Array)
+
+    def _stream(self, non_blocking: bool = False) -> Stream:
+        self.made.append(Stream(self, 7, non_blocking))
+        return self.made[-1]
 
     def _pool(self) -> Pool:
         self.pools.append(Pool())
@@ -258,6 +263,7 @@ def test_a_host_read_names_the_operator_and_leaves_all_as_it_was(backend, kernel
     with pytest.raises(NotCapturable, match=r"cuda\.graph: Tensor\.item \(test_graph\.py:\d+\) reads a value"):
         captured(lambda: x.item())
     assert not backend.engine.capturing and len(cupy.streams) == 1 and not cupy.allocators and gc.isenabled()
+    assert [stream.capturing for stream in cupy.made] == [None]
     captured(lambda: kernel((1, 1, 1), (32, 1, 1), (1,))).replay()
     assert cupy.done == [("read_scalars", (1,))]
 

@@ -159,6 +159,9 @@ def test_copies_in_half_precision_follow_weights_that_a_replay_changes(monkeypat
     for _ in range(2):
         seen += [replay(x).numpy()[0, 0], product(x).numpy()[0, 0]]
     assert seen == [2.0, 4.0, 4.0, 8.0]
+    replay = gpucnn.cuda.graph(product, x)  # the copy is new when the capture begins, and yet is made at each replay
+    weight.mul_(2.0)
+    assert replay(x).numpy()[0, 0] == 16.0
 
 
 def test_other_shapes_are_an_error_that_names_both_or_are_captured_too() -> None:

@@ -49,7 +49,7 @@ def trained(name: str, graph: bool, resident: bool = True, images: int = 14, **o
     optimizers = build.optimizers(config, model)
     average = optim.MovingAverage(model.parameters(), optim.tutorial_decay(), model.buffers())
     parameters = list(model.parameters())
-    callbacks = [build.Freeze(parameters[:1], 5)] if name == "airbench94" else []
+    callbacks = [build.Freeze([next(p for p in parameters if p.requires_grad)], 5)] if name == "airbench94" else []
     trainer = training.Trainer(
         model, loader, None, optimizers, average, build.schedulers(config, optimizers, len(loader)), callbacks,
         schedule_every="step", graph=graph, reduction=config.reduction, label_smoothing=config.label_smoothing,
@@ -69,7 +69,7 @@ def trained(name: str, graph: bool, resident: bool = True, images: int = 14, **o
         ("lecture_cnn", {}),
         ("airbench94", {}),
         ("lenet5", {"resident": False, "clip_norm": 0.1}),
-        ("lenet5", {"accumulate": 3, "clip_norm": 0.1}),
+        ("lenet5", {"accumulate": 3, "read_steps": 4}),
     ],
 )
 def test_captured_steps_are_the_same_launches_with_the_same_bits(name: str, options: dict[str, Any]) -> None:
@@ -77,6 +77,8 @@ def test_captured_steps_are_the_same_launches_with_the_same_bits(name: str, opti
     assert captured[1] == eager[1]
     assert captured[0] == eager[0]
     assert captured[2] == eager[2]
+    if "read_steps" in options:  # the last batch of an epoch has fewer parts, so other places among the results
+        assert trained(name, True, **{**options, "read_steps": 1})[2] == eager[2]
 
 
 def test_loss_scaling_skips_on_the_device_and_the_run_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
