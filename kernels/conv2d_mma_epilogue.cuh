@@ -26,6 +26,7 @@ constexpr unsigned TREE_LEVELS = 6;  // 8^6 parts are more than gridDim.y may be
 template <class G, bool SUMS>
 __device__ __forceinline__ bool reduce_splits(Results<G>& results, float4* partial, unsigned* counters) {
     if (gridDim.y == 1) return true;
+    constexpr int PIECE = G::NI < 8 ? G::NI : 8;
     constexpr int SIZE = (G::MI * G::NI + (SUMS ? G::MI : 0)) * MMA_THREADS;  // of a block's results, in float4
     float4* first = partial + static_cast<long long>(blockIdx.x) * gridDim.y * SIZE + threadIdx.x;
     counters += blockIdx.x * (gridDim.y + TREE_LEVELS);
@@ -49,16 +50,19 @@ __device__ __forceinline__ bool reduce_splits(Results<G>& results, float4* parti
         // A group's first part and the level make its counter: groups lie FAN_IN or more apart, and there are fewer levels.
         if (!arrives_last(&counters[begin * stride + level], members)) return false;
 #pragma unroll
-        for (int i = 0; i < G::MI; ++i) {  // one row of fragments at a time: the compiler has registers for reads that are on their way
-            const float4* from = first + static_cast<long long>(begin * stride) * SIZE + i * G::NI * MMA_THREADS;
-#pragma unroll 2
-            for (unsigned member = 0; member < members; ++member) {
+        for (int i = 0; i < G::MI; ++i) {  // at most eight fragments at a time: the compiler has registers for reads that are on their way
 #pragma unroll
-                for (int j = 0; j < G::NI; ++j) add_quad(results.v[i][j], from + j * MMA_THREADS, member == 0);
-                if (SUMS && results.wants_sums) {
-                    add_quad(results.sums[i], from + (i + (G::MI - i) * G::NI) * MMA_THREADS, member == 0);
+            for (int piece = 0; piece < G::NI; piece += PIECE) {
+                const float4* from = first + static_cast<long long>(begin * stride) * SIZE + (i * G::NI + piece) * MMA_THREADS;
+#pragma unroll 2
+                for (unsigned member = 0; member < members; ++member) {
+#pragma unroll
+                    for (int j = 0; j < PIECE; ++j) add_quad(results.v[i][piece + j], from + j * MMA_THREADS, member == 0);
+                    if (SUMS && piece == 0 && results.wants_sums) {
+                        add_quad(results.sums[i], from + (i + (G::MI - i) * G::NI) * MMA_THREADS, member == 0);
+                    }
+                    from += static_cast<long long>(stride) * SIZE;
                 }
-                from += static_cast<long long>(stride) * SIZE;
             }
         }
         index /= FAN_IN;
@@ -149,7 +153,7 @@ template <class G, class Out, class RowOffset>
 __device__ __forceinline__ void store_results(
     Results<G>& results, unsigned char* shared, const Output<Out>& o, int first_row, int first_column, RowOffset row_offset) {
     using Chunk = StoredChunk<Out, G::WN>;
-    static_assert(MMA_WARPS * 16 * G::WN * sizeof(Out) <= 2 * G::STAGE_BYTES, "the lines fit into what two stages held");
+    static_assert(MMA_WARPS * 16 * G::WN * sizeof(Out) <= G::STAGES * G::STAGE_BYTES, "the lines fit into what the stages held");
     unsigned char* lines = shared + threadIdx.x / 32 * (16 * G::WN * static_cast<int>(sizeof(Out)));
     const int lane = lane_index(), column0 = first_column + warp_column<G>();
     if (o.bias != nullptr) {

@@ -73,6 +73,19 @@ def test_tensor_core_instances_use_their_instructions_and_no_local_memory(report
             assert kernel.count("LDL") == kernel.count("STL") == 0, where
 
 
+def test_wgmma_instances_use_their_instructions_and_no_local_memory(report: Report) -> None:
+    for one in report.built:
+        if not one.source.startswith("conv2d_wgmma") or one.architecture != "90a":
+            continue
+        assert one.path is not None
+        for name, kernel in disassemble(one.path).items():
+            loop = kernel.hot_loop("HGMMA")
+            assert sum(instruction.has("HGMMA") for instruction in loop) >= 2, name
+            assert sum(instruction.has("LDGSTS", "BYPASS", "128") for instruction in loop) > 0, name
+            assert kernel.count("HMMA") == kernel.count("LDSM") == 0, name
+            assert kernel.count("LDL") == kernel.count("STL") == 0, name
+
+
 def test_a_block_of_the_most_threads_finds_enough_registers(report: Report) -> None:
     """A multiprocessor has 65536 registers; a launch that asks for more fails. They are given to warps in units of 8
     a thread."""

@@ -390,6 +390,10 @@ LECTURE_LOGITS = Conv2dGeometry.of((128, 192, 1, 1), (10, 192, 1, 1))
         (80, RESNET9_PREP, ("64x64_narrow:1", "64x64_narrow:1", "64x32_few:216")),
         (80, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x128:108")),
         (80, LECTURE_LOGITS, ("64x64:1", "64x64_narrow:1", "64x64_narrow:1")),
+        (90, LECTURE_CONV2, ("64x64_wgmma:1", "64x64_wgmma:1", "64x64_wgmma:10")),
+        (90, RESNET9_LAYER3, ("64x256_wgmma:1", "64x256_wgmma:1", "64x256_wgmma:3")),
+        (90, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x128_wgmma:132")),
+        (90, LECTURE_LOGITS, ("64x64_wgmma:1", "64x64_narrow:1", "64x64_narrow:1")),
     ],
 )
 def test_which_instance_runs(arch: int, g: Conv2dGeometry, expected: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ NEEDS = {"float16": 75, "bfloat16": 80, "tf32": 80}  # the least compute capabil
 MULTIPROCESSORS = {75: 40, 80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 120: 170}  # of a usual GPU of each kind
 # Products a multiprocessor and cycle with float32 sums, mma.sync (NVIDIA's architecture white papers); half for tf32.
 RATES = {75: 512, 80: 1024, 86: 512, 89: 512, 90: 1024, 100: 1024, 120: 512}
+WGMMA_RATE = 2048  # the same of sm_90a by wgmma
 BLOCK_CYCLES = 1500  # from a block's start to its first product, and its epilogue
 L2_BYTES = 32  # bytes a cycle that one multiprocessor writes to and reads from the level-2 cache
 NARROW = 4  # how much slower a stage is whose operands come element by element
@@ -44,8 +45,9 @@ PRODUCT = Direction.PRODUCT
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A tile of ``rows`` x ``columns`` results. ``form``: "wide" reads 16 bytes at a time, "narrow" single elements,
-    "few" (wgrad) a wide dy and a narrow x. ``resident`` blocks fit on a multiprocessor; ``efficiency`` is the share of
-    its tensor cores' rate that they reach while they run, by the shared memory that a product costs.
+    "few" (wgrad) a wide dy and a narrow x, "wgmma" is wide and for sm_90a alone. ``resident`` blocks fit on a
+    multiprocessor; ``efficiency`` is the share of its tensor cores' rate that they reach while they run, by the shared
+    memory that a product costs.
     """
 
     rows: int
@@ -62,7 +64,7 @@ class Instance:
 
     def stages(self, arch: int) -> int:
         """How many stages lie in shared memory."""
-        return self.depth if self.form == "wide" and arch >= 80 else 2
+        return self.depth if self.form in ("wide", "wgmma") and arch >= 80 else 2
 
 
 _ROWS_OF_WINDOWS = (
@@ -84,6 +86,19 @@ INSTANCES: dict[Direction, tuple[Instance, ...]] = {
         Instance(64, 64, 2, 3, 0.75, "narrow"),
     ),
     Direction.PRODUCT: (Instance(64, 64, 4, 4, 0.75), Instance(64, 64, 2, 3, 0.75, "narrow")),
+}
+# On Hopper's wgmma (kernels/conv2d_wgmma.cuh). A stage is written to shared memory once and read once, at 128 bytes a
+# cycle together: of 64 x 256 that is 40 KiB, 320 cycles for a stage that takes the tensor cores 256.
+_WGMMA = (
+    Instance(64, 256, 5, 2, 0.8, "wgmma"),
+    Instance(64, 128, 5, 3, 0.67, "wgmma"),
+    Instance(64, 64, 6, 4, 0.5, "wgmma"),
+)
+WGMMA: dict[Direction, tuple[Instance, ...]] = {
+    Direction.FPROP: _WGMMA,
+    Direction.DGRAD: _WGMMA,
+    Direction.WGRAD: _WGMMA,
+    Direction.PRODUCT: (),
 }
 # From which compute capability on the compiler finds too few registers for an instance, which then traps.
 TOO_FEW_REGISTERS = {
@@ -161,7 +176,7 @@ def partial_floats(instance: Instance, direction: Direction) -> int:
 
 
 def _warps_m(instance: Instance) -> int:
-    return 4 if instance.columns == 32 else 2
+    return 4 if instance.columns == 32 or instance.form == "wgmma" else 2
 
 
 def suits(instance: Instance, gemm: Gemm, precision: str, arch: int, aligned: bool = True) -> bool:
@@ -171,7 +186,8 @@ def suits(instance: Instance, gemm: Gemm, precision: str, arch: int, aligned: bo
     run = 4 if precision == "tf32" else 8
     aligned = aligned and gemm.taps <= MOST_TAPS
     wide_a, wide_b = aligned and gemm.a_run % run == 0, aligned and gemm.b_run % run == 0
-    return {"wide": wide_a and wide_b, "few": wide_a, "narrow": True}[instance.form]
+    wgmma = wide_a and wide_b and arch == 90 and precision != "tf32"
+    return {"wide": wide_a and wide_b, "few": wide_a, "narrow": True, "wgmma": wgmma}[instance.form]
 
 
 def candidates(
@@ -181,7 +197,7 @@ def candidates(
     choices."""
     count = multiprocessors or MULTIPROCESSORS[_nearest(arch, MULTIPROCESSORS)]
     found = []
-    for instance in INSTANCES[gemm.direction]:
+    for instance in (*INSTANCES[gemm.direction], *WGMMA[gemm.direction]):
         if suits(instance, gemm, precision, arch, aligned):
             found += [split(gemm, instance, precision, parts) for parts in _parts(gemm, instance, precision, count)]
     return list(dict.fromkeys(found))
@@ -208,8 +224,9 @@ def cycles(gemm: Gemm, choice: Choice, precision: str, arch: int, multiprocessor
     K in parts, what the blocks write and read back, and what is read one after the other while they are added up.
     """
     tile = choice.instance
-    rate = RATES[_nearest(arch, RATES)] * tile.efficiency / (2 if precision == "tf32" else 1)
-    rate /= 1 if tile.form == "wide" else NARROW
+    rate: float = WGMMA_RATE if tile.form == "wgmma" else RATES[_nearest(arch, RATES)]
+    rate *= tile.efficiency / (2 if precision == "tf32" else 1)
+    rate /= 1 if tile.form in ("wide", "wgmma") else NARROW
     blocks = gemm.tiles(tile) * choice.parts
     alone = ceil_div(blocks, multiprocessors)  # blocks of the busiest multiprocessor
     rounds = ceil_div(blocks, multiprocessors * tile.resident)
@@ -247,7 +264,7 @@ def named(name: str, gemm: Gemm, precision: str, arch: int, aligned: bool = True
     """The instance called ``name``, with ":parts" behind it or not (then one part). Raises ValueError where it does
     not suit."""
     tile, _, parts = name.partition(":")
-    have = {instance.name: instance for instance in INSTANCES[gemm.direction]}
+    have = {instance.name: instance for instance in (*INSTANCES[gemm.direction], *WGMMA[gemm.direction])}
     if tile not in have or (parts and (not parts.isdigit() or not int(parts))):
         raise ValueError(
             f"{gemm.direction.value}: no instance {name!r}; there are {', '.join(have)}, each with ':parts'"

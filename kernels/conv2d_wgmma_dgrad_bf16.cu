@@ -1,0 +1,24 @@
+// The instances of dgrad on wgmma, bfloat16, sm_90a (another GPU traps): see conv2d_wgmma.cuh.
+// A name ends in its tile, rows x columns; each is bounded for the blocks that its shared memory lets a multiprocessor hold.
+
+// gpucnn: compiled on first use
+
+#include "conv2d_wgmma.cuh"
+
+extern "C" __global__ void __launch_bounds__(128, 2) conv2d_dgrad_bf16_64x256_wgmma(
+    IN bfloat16x8* __restrict__ dy, IN bfloat16x8* __restrict__ w, IN bfloat16* __restrict__ mask, OUT bfloat16* __restrict__ dx,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_dgrad<WgmmaTile<bfloat16, 256, 5>>(elements(dy), elements(w), mask, dx, partial, counters, g);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 3) conv2d_dgrad_bf16_64x128_wgmma(
+    IN bfloat16x8* __restrict__ dy, IN bfloat16x8* __restrict__ w, IN bfloat16* __restrict__ mask, OUT bfloat16* __restrict__ dx,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_dgrad<WgmmaTile<bfloat16, 128, 5>>(elements(dy), elements(w), mask, dx, partial, counters, g);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 4) conv2d_dgrad_bf16_64x64_wgmma(
+    IN bfloat16x8* __restrict__ dy, IN bfloat16x8* __restrict__ w, IN bfloat16* __restrict__ mask, OUT bfloat16* __restrict__ dx,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_dgrad<WgmmaTile<bfloat16, 64, 6>>(elements(dy), elements(w), mask, dx, partial, counters, g);
+}
