@@ -27,9 +27,14 @@ struct Taps {
     int first, count;
 };
 
+// The least count of dilated taps that is not below a distance; without dilation it costs no division.
+__device__ __forceinline__ int taps_over(int distance, int dilation) {
+    return dilation == 1 ? distance : ceil_div(distance, dilation);
+}
+
 __device__ __forceinline__ Taps taps_inside(int start, int dilation, int taps, int low, int high) {
-    const int first = start >= low ? 0 : ceil_div(low - start, dilation);
-    const int end = start >= high ? 0 : min(taps, ceil_div(high - start, dilation));
+    const int first = start >= low ? 0 : taps_over(low - start, dilation);
+    const int end = start >= high ? 0 : min(taps, taps_over(high - start, dilation));
     return {first, max(end - first, 0)};
 }
 
@@ -279,9 +284,9 @@ __device__ __forceinline__ void avg_forward(
                     for (int v = 0; v < V; ++v) sum.at[v] += value.at[v];
                 }
             }
-            const float by = divisor_of(g, p, q, count_include_pad, divisor);
+            const float share = 1.0f / divisor_of(g, p, q, count_include_pad, divisor);
 #pragma unroll
-            for (int v = 0; v < V; ++v) sum.at[v] /= by;
+            for (int v = 0; v < V; ++v) sum.at[v] *= share;
             sum.store(y + static_cast<long long>(row) * g.Q * vectors + j);
         }
     }
@@ -298,12 +303,48 @@ __device__ __forceinline__ void avg_backward(
         for (int j = at.first; j < g.W * vectors; j += at.step) {
             Lanes<M> sum = {};
             for_windows(g, vectors, row, j, [&](long long window, int, int p, int q) {
-                const float by = divisor_of(g, p, q, count_include_pad, divisor);
+                const float share = 1.0f / divisor_of(g, p, q, count_include_pad, divisor);
                 const Lanes<M> gradient = Lanes<M>::load(dy + window);
 #pragma unroll
-                for (int v = 0; v < V; ++v) sum.at[v] += gradient.at[v] / by;
+                for (int v = 0; v < V; ++v) sum.at[v] = fmaf(gradient.at[v], share, sum.at[v]);
             });
             sum.store(dx + static_cast<long long>(row) * g.W * vectors + j);
         }
+    }
+}
+
+// The mean over whole images (windows of H x W, no padding): few outputs of many taps each. Block (bx, by), both powers of two with bx * by =
+// 256, grid (ceil(C / V / bx), N): thread (x, y) adds up every by-th pixel of column blockIdx.x * bx + x, and the threads of a column meet in a
+// tree. x (N, pixels, C), y (N, C).
+template <typename M>
+__device__ __forceinline__ void avg_forward_global(IN M* __restrict__ x, M* __restrict__ y, int pixels, int columns, float share) {
+    constexpr int V = Lanes<M>::COUNT;
+    __shared__ float shared[V][256];
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, place = threadIdx.y * blockDim.x + threadIdx.x;
+    IN M* image = x + static_cast<long long>(blockIdx.y) * pixels * columns + column;
+    Lanes<M> sum = {};
+    if (column < columns) {
+#pragma unroll 4
+        for (int pixel = threadIdx.y; pixel < pixels; pixel += blockDim.y) {
+            const Lanes<M> value = Lanes<M>::load(image + static_cast<long long>(pixel) * columns);
+#pragma unroll
+            for (int v = 0; v < V; ++v) sum.at[v] += value.at[v];
+        }
+    }
+    for (int half = blockDim.y / 2; half > 0; half /= 2) {
+        if (threadIdx.y >= half && threadIdx.y < 2 * half) {
+#pragma unroll
+            for (int v = 0; v < V; ++v) shared[v][place] = sum.at[v];
+        }
+        __syncthreads();
+        if (threadIdx.y < half) {
+#pragma unroll
+            for (int v = 0; v < V; ++v) sum.at[v] += shared[v][place + half * blockDim.x];
+        }
+    }
+    if (threadIdx.y == 0 && column < columns) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) sum.at[v] *= share;
+        sum.store(y + static_cast<long long>(blockIdx.y) * columns + column);
     }
 }

@@ -56,22 +56,32 @@ extern "C" __global__ void __launch_bounds__(256, 3) max_pool2d_backward_3x3_flo
     max_backward_square<3>(dy, index, dx, g);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_forward_float16(
+extern "C" __global__ void __launch_bounds__(256) avg_pool2d_forward_global_float16(
+    IN float16* __restrict__ x, OUT float16* __restrict__ y, int pixels, int columns, float share) {
+    avg_forward_global(x, y, pixels, columns, share);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_forward_float16(
     IN float16* __restrict__ x, OUT float16* __restrict__ y, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_forward(x, y, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_backward_float16(
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_backward_float16(
     IN float16* __restrict__ dy, OUT float16* __restrict__ dx, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_backward(dy, dx, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_forward_float16x8(
+extern "C" __global__ void __launch_bounds__(256) avg_pool2d_forward_global_float16x8(
+    IN float16x8* __restrict__ x, OUT float16x8* __restrict__ y, int pixels, int columns, float share) {
+    avg_forward_global(x, y, pixels, columns, share);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_forward_float16x8(
     IN float16x8* __restrict__ x, OUT float16x8* __restrict__ y, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_forward(x, y, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_backward_float16x8(
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_backward_float16x8(
     IN float16x8* __restrict__ dy, OUT float16x8* __restrict__ dx, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_backward(dy, dx, g, count_include_pad, divisor);
 }
@@ -126,22 +136,32 @@ extern "C" __global__ void __launch_bounds__(256, 3) max_pool2d_backward_3x3_bfl
     max_backward_square<3>(dy, index, dx, g);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_forward_bfloat16(
+extern "C" __global__ void __launch_bounds__(256) avg_pool2d_forward_global_bfloat16(
+    IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ y, int pixels, int columns, float share) {
+    avg_forward_global(x, y, pixels, columns, share);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_forward_bfloat16(
     IN bfloat16* __restrict__ x, OUT bfloat16* __restrict__ y, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_forward(x, y, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_backward_bfloat16(
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_backward_bfloat16(
     IN bfloat16* __restrict__ dy, OUT bfloat16* __restrict__ dx, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_backward(dy, dx, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_forward_bfloat16x8(
+extern "C" __global__ void __launch_bounds__(256) avg_pool2d_forward_global_bfloat16x8(
+    IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ y, int pixels, int columns, float share) {
+    avg_forward_global(x, y, pixels, columns, share);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_forward_bfloat16x8(
     IN bfloat16x8* __restrict__ x, OUT bfloat16x8* __restrict__ y, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_forward(x, y, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_backward_bfloat16x8(
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_backward_bfloat16x8(
     IN bfloat16x8* __restrict__ dy, OUT bfloat16x8* __restrict__ dx, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_backward(dy, dx, g, count_include_pad, divisor);
 }

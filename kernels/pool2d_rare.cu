@@ -6,22 +6,32 @@
 
 #include "pool2d.cuh"
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_forward(
+extern "C" __global__ void __launch_bounds__(256) avg_pool2d_forward_global(
+    IN float* __restrict__ x, OUT float* __restrict__ y, int pixels, int columns, float share) {
+    avg_forward_global(x, y, pixels, columns, share);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_forward(
     IN float* __restrict__ x, OUT float* __restrict__ y, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_forward(x, y, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_backward(
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_backward(
     IN float* __restrict__ dy, OUT float* __restrict__ dx, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_backward(dy, dx, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_forward_vec4(
+extern "C" __global__ void __launch_bounds__(256) avg_pool2d_forward_global_vec4(
+    IN float4* __restrict__ x, OUT float4* __restrict__ y, int pixels, int columns, float share) {
+    avg_forward_global(x, y, pixels, columns, share);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_forward_vec4(
     IN float4* __restrict__ x, OUT float4* __restrict__ y, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_forward(x, y, g, count_include_pad, divisor);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool2d_backward_vec4(
+extern "C" __global__ void __launch_bounds__(256, 3) avg_pool2d_backward_vec4(
     IN float4* __restrict__ dy, OUT float4* __restrict__ dx, Pool2dGeometry g, int count_include_pad, int divisor) {
     avg_backward(dy, dx, g, count_include_pad, divisor);
 }

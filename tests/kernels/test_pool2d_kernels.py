@@ -33,6 +33,8 @@ NAMED = {
     "2x2, padded": Pool2dGeometry.of((3, 4, 6, 5), 2, 2, 1),
     "3x3, asymmetric padding": Pool2dGeometry.of((2, 8, 7, 10), 3, 2, ((0, 1), (1, 0))),
     "3x3 of one pixel": Pool2dGeometry.of((2, 4, 1, 1), 3, 2, 1),
+    "whole images": Pool2dGeometry.of((3, 68, 8, 7), (8, 7)),
+    "whole images, few channels": Pool2dGeometry.of((2, 5, 19, 16), (19, 16)),
     "windows of padding alone": Pool2dGeometry.of((2, 3, 2, 2), 2, 1, 1, 3),
     "256 taps": Pool2dGeometry.of((1, 4, 18, 17), 16, 1),
     "289 taps": Pool2dGeometry.of((1, 4, 18, 19), 17, 1),
@@ -106,7 +108,8 @@ def test_the_usual_windows_have_instances_of_their_own(
     assert names == ["max_pool2d_forward" + instance, "max_pool2d_backward" + instance]
 
 
-HALF_CASES = [
+HALF_CASES = [Pool2dGeometry.of((2, 16, 6, 5), (6, 5)), Pool2dGeometry.of((2, 3, 6, 5), (6, 5))]
+HALF_CASES += [
     Pool2dGeometry.of((2, c, 7, 6), r, s, p) for c in (8, 24, 5) for r, s, p in ((2, 2, 0), (3, 2, 1), (4, 3, 0))
 ]
 

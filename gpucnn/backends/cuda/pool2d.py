@@ -14,6 +14,7 @@ from gpucnn.geometry import Pool2dGeometry
 
 MOST = 2**30  # rows, and elements of a row: the kernels count them in int, and one step of the grid further
 MOST_BYTE_TAPS = 256  # windows of more taps keep their index in an int
+WARP = 32
 SQUARE_STRIDE = 2  # of the instances for windows of 2 x 2 and of 3 x 3
 
 
@@ -47,6 +48,15 @@ def avg_forward(backend: Any, x: Array, g: Pool2dGeometry, count_include_pad: bo
     """y (N,P,Q,C) of x (N,H,W,C)."""
     y = backend.empty(g.output_shape, x.dtype)
     lanes = instances.channel_lanes(g.C, x, y)
+    if _whole_image(g):
+        columns = g.C // lanes
+        tile = power_of_two(columns, 1, WARP)
+        backend.launch(
+            _rare_source(x.dtype), "avg_pool2d_forward_global" + instances.suffix(x.dtype, lanes),
+            (ceil_div(columns, tile), g.N), (tile, THREADS // tile),
+            x, y, g.H * g.W, columns, 1 / (divisor or g.H * g.W),
+        )  # fmt: skip
+        return y
     grid, block = launch_shape(g.N * g.P, g.Q * g.C // lanes)
     name = "avg_pool2d_forward" + instances.suffix(x.dtype, lanes)
     backend.launch(_rare_source(x.dtype), name, grid, block, x, y, g, int(count_include_pad), divisor or 0)
@@ -76,6 +86,13 @@ def _square(g: Pool2dGeometry) -> bool:
     """Whether an instance is made for these windows."""
     sizes = (g.stride_h, g.stride_w, g.dilation_h, g.dilation_w)
     return g.R == g.S and g.R in (2, 3) and sizes == (SQUARE_STRIDE, SQUARE_STRIDE, 1, 1)
+
+
+def _whole_image(g: Pool2dGeometry) -> bool:
+    """Whether there is one window, over the whole image."""
+    padding = (g.pad_top, g.pad_bottom, g.pad_left, g.pad_right)
+    one = g.P == g.Q == 1 and (g.R, g.S) == (g.H, g.W) and padding == (0, 0, 0, 0)
+    return one and (g.dilation_h, g.dilation_w) == (1, 1) and g.N <= MAX_ROW_BLOCKS
 
 
 def _rare_source(dtype: Any) -> str:
