@@ -25,6 +25,7 @@ THREADS = 128
 MOST = 1 << 30  # pixels with their padding, filter elements, rows, columns: kernels count them in int
 MOST_REACH = 1 << 15  # of a filter and of the padding, in rows or columns: wgrad keeps them in 16 bits
 LAUNCH_BYTES = 48 * 1024  # of shared memory, static included, that a launch gets without asking for more
+WGMMA_BYTES = 1024  # beside the stages: to a multiple of 512, and lines of ones
 STATIC_BYTES = 512  # more than any of these kernels has
 
 
@@ -311,7 +312,8 @@ def names(direction: Direction, precision: str, instance: Instance) -> tuple[str
     tag = mma_choice.TAGS[precision]
     family = "wgrad" if direction is PRODUCT else direction.value
     prefix = "matmul_tn" if direction is PRODUCT else f"conv2d_{direction.value}"
-    return f"conv2d_mma_{family}_{tag}.cu", f"{prefix}_{tag}_{instance.name}"
+    core = "wgmma" if instance.form == "wgmma" else "mma"
+    return f"conv2d_{core}_{family}_{tag}.cu", f"{prefix}_{tag}_{instance.name}"
 
 
 def shared_bytes(instance: Instance, arch: int) -> int:
@@ -319,6 +321,7 @@ def shared_bytes(instance: Instance, arch: int) -> int:
     it is made large enough to be asked for.
     """
     dynamic = instance.stages(arch) * (instance.rows + instance.columns) * mma_choice.LINE_BYTES
+    dynamic += WGMMA_BYTES if instance.form == "wgmma" else 0
     return dynamic if dynamic + STATIC_BYTES <= LAUNCH_BYTES else max(dynamic, LAUNCH_BYTES + STATIC_BYTES)
 
 
