@@ -119,7 +119,7 @@ def test_pytorchs_batches_are_distorted_as_the_lectures(torch: Any) -> None:
     from gpucnn.bench.torch_pipeline import Pipeline
 
     images = np.random.default_rng(0).integers(0, 256, (6, 9, 11, 3), dtype=np.uint8)
-    pipeline = Pipeline(images, np.arange(6), LectureTrain(5), torch.device("cpu"), True)
+    pipeline = Pipeline(images, np.arange(6), LectureTrain(5, contrast=(0.3, 0.5)), torch.device("cpu"), True)
     chosen = torch.tensor([4, 0, 4, 5])
     batch, labels = pipeline(chosen, torch.tensor(False))
     assert batch.shape == (4, 3, 5, 5) and batch.is_contiguous(memory_format=torch.channels_last)
@@ -127,12 +127,15 @@ def test_pytorchs_batches_are_distorted_as_the_lectures(torch: Any) -> None:
     np.testing.assert_allclose(batch.mean(dim=(1, 2, 3)), np.zeros(4), atol=1e-5)
     np.testing.assert_allclose(batch.std(dim=(1, 2, 3), correction=0), np.ones(4), rtol=1e-5)
     for image, index in zip(batch.numpy().transpose(0, 2, 3, 1), chosen.tolist(), strict=True):
-        # within a channel a crop keeps its pixels' order of size, whatever brightness and contrast
         windows = [
-            images[index, i : i + 5, j : j + 5, 0][:, ::step] for i in range(5) for j in range(7) for step in (1, -1)
+            images[index, i : i + 5, j : j + 5][:, ::step] for i in range(5) for j in range(7) for step in (1, -1)
         ]
+        # within a channel brightness and contrast are one straight line
         line = image[..., 0].reshape(-1)
-        assert any(np.corrcoef(line, window.reshape(-1))[0, 1] > 0.99999 for window in windows)
+        (window,) = [each for each in windows if np.corrcoef(line, each[..., 0].reshape(-1))[0, 1] > 0.99999]
+        spread = image[..., 0].std() / window[..., 0].std()
+        apart = np.diff(image.mean(axis=(0, 1)))[0] / np.diff(window.mean(axis=(0, 1)))[0]
+        assert 0.3 <= spread / apart < 0.5  # contrast stretches about each channel's own mean
 
 
 @pytest.mark.peers
