@@ -56,6 +56,10 @@ def train(
         bool | None,
         typer.Option("--graph/--no-graph", help="Each step as one CUDA graph; default: on a GPU, where it can be."),
     ] = None,
+    autotune: Annotated[
+        bool | None,
+        typer.Option("--autotune/--no-autotune", help="Choose between kernels by time, on a GPU; kept with the run."),
+    ] = None,
     runs: Annotated[
         int | None, typer.Option("--runs", min=1, help="Repeat with this many seeds; prints mean and deviation.")
     ] = None,
@@ -101,6 +105,7 @@ def train(
         "tta": tta,
         "precision": precision,
         "graph": graph,
+        "autotune": autotune,
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_minutes": checkpoint_minutes,
         "log_steps": log_steps,

@@ -79,6 +79,23 @@ def start_from_data(model: Module, train: Dataset, device: Any) -> None:
     model.init_from_data(tensor(transform(part.images).transpose(0, 3, 1, 2), device=device))
 
 
+def choose_instances(config: Config, model: Module) -> None:
+    """Which instances of the kernels the run takes: those of the heuristics or, with ``autotune``, the fastest.
+
+    Raises:
+        ValueError: ``autotune`` where nothing can be timed.
+    """
+    parameter = next(iter(model.parameters()))
+    tuner = getattr(parameter.backend, "tuner", None)
+    if tuner is None:
+        if config.autotune:
+            raise ValueError(f"autotune: kernels can be timed on a GPU only, not on {parameter.device}")
+        return
+    tuner.forget()  # what another run of this process chose is none of this one's
+    if config.autotune:
+        tuner.enable()
+
+
 # ---- optimizers ----
 
 

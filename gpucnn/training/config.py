@@ -39,6 +39,7 @@ _CHECKS: dict[str, Check] = {  # the types that a key takes, and the range
     "prefetch": ((int,), NOT_NEGATIVE),
     "precision": ((str,), PRECISIONS),
     "graph": ((bool, type(None)), ANY),
+    "autotune": ((bool,), ANY),
     "optimizer": ((dict,), ANY),
     "schedule": ((dict,), ANY),
     "augmentation": ((dict,), ANY),
@@ -46,7 +47,7 @@ _CHECKS: dict[str, Check] = {  # the types that a key takes, and the range
 
 RESUMABLE = (
     "epochs", "device", "data_dir", "checkpoint_steps", "checkpoint_minutes", "early_stop", "tensorboard", "prefetch",
-    "graph",
+    "graph", "autotune",
 )  # fmt: skip
 """What a run that is resumed may change: nothing that its steps so far depended on, but for ``epochs`` where the
 schedule runs to the last one ("linear", "cosine", "onecycle", "piecewise"): it is stretched, and the steps so far stay.
@@ -90,6 +91,8 @@ class Config:
             "float16" or "bfloat16"; weights are float32. See :func:`gpucnn.precision`.
         graph: whether the steps are captured and replayed as one CUDA graph, with the same results: None where a GPU
             can, True always, False never.
+        autotune: whether kernels' instances are chosen by time on this GPU; the choices are kept with the checkpoint,
+            and a run that goes on has them again. Without it nothing depends on a clock.
         optimizer: ``{"name": "sgd", "lr": 0.1, ...}`` with the options of that class of ``gpucnn.optim``; or one such
             table for each of the model's ``parameter_sets()``, in which ``epochs`` trains that set for the first so
             many epochs only.
@@ -131,6 +134,7 @@ class Config:
     prefetch: int = 2
     precision: str = "float32"
     graph: bool | None = None
+    autotune: bool = False
     optimizer: Table = field(default_factory=lambda: {"name": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4})
     schedule: Table = field(default_factory=lambda: {"name": "constant"})
     augmentation: Table = field(default_factory=dict)

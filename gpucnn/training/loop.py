@@ -148,6 +148,7 @@ class Trainer:
         self.scaler = _scaler(precision, parameter.device)
         if isinstance(train, ResidentLoader) and precision in ("float16", "bfloat16"):
             train.dtype = precision  # the launch that makes a batch rounds it: the first layer would, in one of its own
+        self.tuner = getattr(parameter.backend, "tuner", None)  # which kernels were chosen by time
         self.work = TrainingStep(self, graph)
         self._windows: deque[_Window] = deque()  # that wait for their last losses
         self._results: deque[Batch] = deque()  # that are fetched and not added up yet
@@ -345,8 +346,10 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on bit by bit: weights, optimizers, average, schedules, order
-        of the data, random streams, callbacks, and the sums of the epoch so far. Reads what is pending first, and so
-        raises TrainingError where :meth:`read` does."""
+        of the data, random streams, callbacks, kernels chosen by time, and the sums of the epoch so far.
+
+        Reads what is pending first, and so raises TrainingError where :meth:`read` does.
+        """
         self.read()
         return {
             "model": self.model.state_dict(),
@@ -354,6 +357,7 @@ class Trainer:
             "average": self.average.state_dict() if self.average is not None else None,
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "instances": dict(self.tuner.used) if self.tuner is not None else {},
             "loader": self.train_loader.state_dict(),
             "random": random.default_generator.state_dict(),
             "callbacks": callback_states(self.callbacks),
@@ -375,6 +379,8 @@ class Trainer:
             if len(state[kind]) != len(own):
                 raise ValueError(f"the checkpoint has {len(state[kind])} {kind}, this run {len(own)}")
         self.work.forget()
+        if self.tuner is not None:
+            self.tuner.load(state.get("instances") or {})  # no older checkpoint has any
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

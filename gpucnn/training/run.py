@@ -101,6 +101,7 @@ class _Run:
         self.train_data, self.test_data = parts
         random.manual_seed(config.seed)
         model = models.create(config.model, num_classes=len(self.train_data.classes), device=config.device)
+        build.choose_instances(config, model)
         self.train_part, val = build.split(self.train_data, config.val_split, config.seed)
         loaders = build.loaders(config, model, self.train_part, val, self.test_data)
         steps = len(loaders.train)
