@@ -9,7 +9,7 @@
 extern "C" __global__ void __launch_bounds__(128, 2) conv2d_wgrad_f16_128x128(
     IN float16x8* __restrict__ x, IN float16x8* __restrict__ dy, OUT float* __restrict__ dw, OUT float* __restrict__ db,
     INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
-    mma_wgrad<MmaTile<float16, 128, 128, 2, 3, true, true>>(elements(x), elements(dy), dw, db, partial, counters, g);
+    mma_wgrad<MmaTile<float16, 128, 128, 2, 3, true, true, (__CUDA_ARCH__ >= 800)>>(elements(x), elements(dy), dw, db, partial, counters, g);
 }
 
 extern "C" __global__ void __launch_bounds__(128, BLOCKS_OF_48_KIB) conv2d_wgrad_f16_128x64(

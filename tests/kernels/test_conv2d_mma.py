@@ -191,8 +191,10 @@ def test_batches_of_matrix_products(backend: Any, precision: str, transpose_a: b
 def test_sm_75_with_its_own_shapes_and_no_asynchronous_copies(direction: Direction) -> None:
     backend: Any = CudaBackend(EmulatorEngine(arch=75))
     for instance in INSTANCES[direction]:
-        g = next(iter(suiting(direction, instance, "float16", 75).values()))
-        run_and_check(backend, direction, "float16", g, f"{instance.name}:2", epilogue=True)
+        found = list(suiting(direction, instance, "float16", 75).values())
+        assert found or (direction, "float16", instance.name) in mma_choice.FITS
+        for g in found[:1]:
+            run_and_check(backend, direction, "float16", g, f"{instance.name}:2", epilogue=True)
 
 
 def test_gpus_without_the_tensor_cores_are_refused() -> None:
@@ -363,15 +365,15 @@ def test_the_instances_are_those_of_the_sources() -> None:
                 text = source_path(source).read_text()
                 body = text[text.index(f" {kernel}(") :].split("}")[0]
                 match = re.search(
-                    r"MmaTile<\w+, (\d+), (\d+), (\d+), (\d+), (\w+), (\w+)(?:, .__CUDA_ARCH__ < (\d+).)?>", body
+                    r"MmaTile<\w+, (\d+), (\d+), (\d+), (\d+), (\w+), (\w+)(?:, .__CUDA_ARCH__ ([^)]*).)?>", body
                 )
                 assert match is not None
-                last = mma_choice.TOO_FEW_REGISTERS.get((direction, precision, instance.name))
+                fits = mma_choice.FITS.get((direction, precision, instance.name))
                 wide = {"wide": ("true", "true"), "few": ("true", "false"), "narrow": ("false", "false")}[instance.form]
                 assert match.groups() == (
                     *map(str, (instance.rows, instance.columns, mma_choice._warps_m(instance), instance.depth)),
                     *wide,
-                    None if last is None else str(last * 10),
+                    {None: None, (80, 120): "< 1200", (80, 1000): ">= 800"}[fits],
                 )
 
 

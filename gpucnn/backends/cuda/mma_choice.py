@@ -100,10 +100,12 @@ WGMMA: dict[Direction, tuple[Instance, ...]] = {
     Direction.WGRAD: _WGMMA,
     Direction.PRODUCT: (),
 }
-# From which compute capability on the compiler finds too few registers for an instance, which then traps.
-TOO_FEW_REGISTERS = {
-    (Direction.DGRAD, "tf32", "128x128"): 120,
-    (Direction.WGRAD, "tf32", "128x128"): 120,
+# Instances for which the compiler finds registers enough on some architectures only, from the first number up to the
+# second; on others they trap.
+FITS = {
+    (Direction.DGRAD, "tf32", "128x128"): (80, 120),
+    (Direction.WGRAD, "tf32", "128x128"): (80, 120),
+    (Direction.WGRAD, "float16", "128x128"): (80, 1000),
 }
 
 
@@ -181,7 +183,8 @@ def _warps_m(instance: Instance) -> int:
 
 def suits(instance: Instance, gemm: Gemm, precision: str, arch: int, aligned: bool = True) -> bool:
     """Whether the instance can compute it: wide operands need runs of whole 16 bytes that begin at multiples of 16."""
-    if not NEEDS[precision] <= arch < TOO_FEW_REGISTERS.get((gemm.direction, precision, instance.name), 1000):
+    least, end = FITS.get((gemm.direction, precision, instance.name), (NEEDS[precision], 1000))
+    if not least <= arch < end:
         return False
     run = 4 if precision == "tf32" else 8
     aligned = aligned and gemm.taps <= MOST_TAPS
