@@ -8,6 +8,7 @@ import pytest
 
 import gpucnn
 from gpucnn import backends, cli, training
+from gpucnn.backends.cuda import tuning
 from gpucnn.backends.cuda.tuning import Tuner
 from gpucnn.training import Config, TrainingError
 
@@ -25,6 +26,9 @@ def backend(monkeypatch, tmp_path):
         return 1.0 if any("scalar" in launch.kernel for launch in launches) else 2.0
 
     monkeypatch.setenv("GPUCNN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GPUCNN_EMULATOR", "fast")
+    monkeypatch.setattr(tuning, "WARM_UP", 0)
+    monkeypatch.setattr(tuning, "REPEATS", 1)
     monkeypatch.setattr(backend, "tuner", Tuner(lambda: "emulated", clock))
     return backend
 
