@@ -204,11 +204,12 @@ INITIALISERS = [name for name in dir(nn.init) if name.endswith("_") and not name
                                        "requires_grad_", "zero_grad", "train", "named_parameters", "load_state_dict")),
 ])  # fmt: skip
 def test_arguments_have_pytorchs_names_order_and_defaults(place: str) -> None:
-    """What we take, PyTorch takes; ``data_format`` alone is ours."""
+    """What we take, PyTorch takes; ``data_format`` and ``activation`` alone are ours."""
     import torch
 
     own, peer = (_arguments(operator.attrgetter(place)(package)) for package in (gpucnn, torch))
-    own.pop("data_format", None)
+    for name in ("data_format", "activation"):
+        own.pop(name, None)
     assert {name: float(v) if isinstance(v, int) else v for name, v in own.items()} == {
         name: float(v) if isinstance(v, int) else v for name, v in peer.items() if name in own
     }
