@@ -18,7 +18,7 @@ from gpucnn.backends.labels import label_error
 
 FAULT_WORDS = 8
 NO_FAULT = 2**64 - 1
-MOST_LAUNCHES = 2**20 - 2  # told apart between two checks; later ones share the last number
+MOST_LAUNCHES = 2**20 - 2  # told apart between two checks; later ones share the last number, and captured ones
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ def next_launch(backend: Any, classes: int) -> tuple[Array, int]:
     if record is None:
         clear = np.full(FAULT_WORDS, NO_FAULT, np.uint64)
         record = _records.setdefault(backend, _Record(backend.constant(clear)))
-    number = min(record.launches - record.checked, MOST_LAUNCHES)
+    number = MOST_LAUNCHES if backend.engine.capturing else min(record.launches - record.checked, MOST_LAUNCHES)
     if not record.classes or record.classes[-1][1] != classes:
         record.classes.append((number, classes))
     if backend.engine.capturing:  # it runs at each replay, and not now
@@ -67,4 +67,4 @@ def check(backend: Any) -> None:
     launch, row = words[0] >> 44, (words[0] >> 8) & (2**36 - 1)
     label = int.from_bytes(bytes(word & 0xFF for word in words), "little", signed=True)
     limit = [count for first, count in classes if first <= launch][-1]
-    raise label_error(label, row, limit, before + launch + 1)
+    raise label_error(label, row, limit, None if launch == MOST_LAUNCHES else before + launch + 1)
