@@ -11,7 +11,7 @@ PACKAGE = Path(gpucnn.__file__).parent
 
 # From the ground up. A name stands for a module or a folder; `backends.emulator` comes before `backends`.
 FLOORS = [
-    {"settings", "cupy_choice", "device", "dtypes", "dtypes", "geometry", "random"},
+    {"settings", "cupy_choice", "device", "dtypes", "geometry", "random"},
     {
         "backends.base",
         "backends.capture",
