@@ -22,6 +22,8 @@
 #include "convolution.cuh"
 #include "gemm_simt.cuh"
 
+constexpr int FPROP_RESIDENT = __CUDA_ARCH__ == 900 ? 3 : 2;  // blocks of fprop's vec4 instance on a multiprocessor: registers decide
+
 // What fprop, dgrad and wgrad take besides arrays and geometry.
 struct ConvolutionOptions {
     int k_per_part;  // a multiple of 16
@@ -38,30 +40,46 @@ struct Windows {
     int filter_step, filter_step_h, filter_step_w;  // dgrad: in the filters, from one output channel to the next, from one tap to the next
 };
 
-// One K of a stage: where it lies in a window, from where the window begins, and (dgrad) in the filters.
-struct __align__(16) Tap {
-    int offset;
-    int h, w;    // to see whether it lies inside; h is OUTSIDE beyond the end of K
-    int filter;
-};
+constexpr int MOST_TAPS = 31;  // rows and columns of a filter together that fit a mask, with one bit to spare
+constexpr unsigned NO_WINDOW = 1u << 31;  // the bit that no mask has
 
-constexpr int MOST_TAPS = 31;  // rows and columns of taps together that fit a mask, with one bit to spare
-
-// Bit i of the first taps_h bits: whether row h of a window's tap i lies inside the image; of the taps_w bits behind, the same for columns.
-__device__ inline unsigned tap_mask(int h, int w, const Windows& shape) {
-    unsigned mask = 0;
-    for (int i = 0; i < shape.taps_h; ++i) mask |= static_cast<unsigned>(inside(h + i * shape.tap_step_h, shape.height)) << i;
-    for (int i = 0; i < shape.taps_w; ++i) {
-        mask |= static_cast<unsigned>(inside(w + i * shape.tap_step_w, shape.width)) << (shape.taps_h + i);
+// Which of `taps` places begin, begin + step, ... lie in [0, size): bit i for place i.
+__device__ inline unsigned places_inside(int begin, int step, int taps, int size) {
+    if (step == 1) {
+        const int first = min(max(-begin, 0), taps), end = min(max(size - begin, 0), taps);
+        return (1u << end) - 1 & ~((1u << first) - 1);
     }
+    unsigned mask = 0;
+    for (int i = 0; i < taps; ++i) mask |= static_cast<unsigned>(inside(begin + i * step, size)) << i;
     return mask;
 }
 
+// One K of a stage of fprop and dgrad: where it lies in a window, in bytes from where the window begins, whether it lies inside the image, and (dgrad) where
+// it lies in the filters. There are two ways to see whether it lies inside: by the bits of its row and column, which the window's mask must have (`need`;
+// one comparison, for filters of at most MOST_TAPS rows and columns), or by coordinates, h being OUTSIDE beyond the end of K.
+struct __align__(16) MaskTap {
+    long long bytes;
+    unsigned need;
+    int filter;
+    __device__ bool exists() const {
+        return need != NO_WINDOW;
+    }
+};
+
+struct __align__(16) PlaceTap {
+    int offset;  // floats
+    int h, w, filter;
+    __device__ bool exists() const {
+        return h != OUTSIDE;
+    }
+};
+
 // The taps of a stage are the same for all rows, so a few threads work them out, one K each, a stage ahead, and the others read them from
-// shared memory: no division and no carry in the main loop, but for that warp. MASKS: h holds the bits that a window's tap_mask must have, all
-// for the end of K, in place of coordinates.
-template <class T, bool MASKS>
+// shared memory: no division and no carry in the main loop, but for that warp.
+template <class T, class Tap_>
 struct TapTable {
+    using Tap = Tap_;
+
     Tap* taps;  // [2][BK]: of this stage and of the next
     const Windows& shape;
     Odometer next;  // place threadIdx.x of the stage that is written next
@@ -74,14 +92,20 @@ struct TapTable {
         __syncthreads();
     }
 
+    __device__ static void set(MaskTap& tap, const Odometer& at, bool exists, int, int, int offset, int filter, const Windows& shape) {
+        tap = MaskTap{4ll * offset, exists ? 1u << at.high | 1u << (shape.taps_h + at.middle) : NO_WINDOW, filter};
+    }
+
+    __device__ static void set(PlaceTap& tap, const Odometer&, bool exists, int h, int w, int offset, int filter, const Windows&) {
+        tap = PlaceTap{offset, exists ? h : OUTSIDE, w, filter};
+    }
+
     __device__ __forceinline__ void write(int buffer) {
         if (threadIdx.x >= T::BK) return;
-        const int tap_h = next.high * shape.tap_step_h, tap_w = next.middle * shape.tap_step_w;
-        const bool exists = next.high < shape.taps_h;
-        const int h = MASKS ? (exists ? 1 << next.high | 1 << (shape.taps_h + next.middle) : -1) : (exists ? tap_h : OUTSIDE);
-        taps[buffer + threadIdx.x] = Tap{
-            (tap_h * shape.width + tap_w) * shape.channels + next.low, h, tap_w,
-            next.low * shape.filter_step + next.high * shape.filter_step_h + next.middle * shape.filter_step_w};
+        const int h = next.high * shape.tap_step_h, w = next.middle * shape.tap_step_w;
+        const int offset = (h * shape.width + w) * shape.channels + next.low;
+        const int filter = next.low * shape.filter_step + next.high * shape.filter_step_h + next.middle * shape.filter_step_w;
+        set(taps[buffer + threadIdx.x], next, next.high < shape.taps_h, h, w, offset, filter, shape);
         next.advance(T::BK, shape.taps_w, shape.depth);
     }
 
@@ -95,41 +119,81 @@ struct TapTable {
     }
 };
 
-// Runs of four channels of windows of at most MOST_TAPS taps. Offsets count from the image of the tile's first row (the host checks that int is enough).
+// Where a window begins, and what decides which of its taps lie inside the image.
+struct MaskedWindow {
+    unsigned mask;
+
+    __device__ void set(bool exists, int h, int w, const Windows& shape) {
+        mask = 0;
+        if (exists) {
+            mask = places_inside(h, shape.tap_step_h, shape.taps_h, shape.height)
+                | places_inside(w, shape.tap_step_w, shape.taps_w, shape.width) << shape.taps_h;
+        }
+    }
+    __device__ __forceinline__ bool sees(const MaskTap& at) const {
+        return (at.need & ~mask) == 0;
+    }
+};
+
+struct PlacedWindow {
+    int h, w, height, width;
+
+    __device__ void set(bool exists, int h_, int w_, const Windows& shape) {
+        h = exists ? h_ : OUTSIDE, w = w_, height = shape.height, width = shape.width;
+    }
+    __device__ __forceinline__ bool sees(const PlaceTap& at) const {
+        return inside(h + at.h, height) & inside(w + at.w, width);
+    }
+};
+
+__device__ __forceinline__ const float* moved(const float* from, const MaskTap& at) {
+    return reinterpret_cast<const float*>(reinterpret_cast<const char*>(from) + at.bytes);
+}
+
+__device__ __forceinline__ const float* moved(const float* from, const PlaceTap& at) {
+    return from + at.offset;
+}
+
+// Runs of four channels of windows. Offsets count from the image of the tile's first row (the host checks that int is enough).
 template <class T>
 struct WindowSource {
     static constexpr int VEC = 4;
     static constexpr bool K_CONTIGUOUS = true;
     using share = Share<T, OperandA<T>, VEC, true>;
     static constexpr int COUNT = share::COUNT;
+    using Table = TapTable<T, MaskTap>;
 
-    using Table = TapTable<T, true>;
+    struct Place {
+        const float* images;  // moved on by the tap
+        unsigned need;
+    };
 
     const float* images;
     Table& table;
-    int begin[COUNT];      // where the windows begin, perhaps outside of the image
-    unsigned mask[COUNT];  // which of their taps lie inside; none for rows that do not exist
+    int begin[COUNT];  // where the windows begin, perhaps outside of the image
+    MaskedWindow window[COUNT];
 
     // `place(row, n, h, w)` finds where the window of the tile's row begins; false for rows that do not exist.
-    template <class Place>
-    __device__ WindowSource(const float* images_, int height, int width, int channels, Table& table_, Place place)
-        : images(images_), table(table_) {
+    template <class FindPlace>
+    __device__ WindowSource(const float* images_, Table& table_, FindPlace place) : images(images_), table(table_) {
+        const Windows& shape = table.shape;
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
             int n, h, w;
             const bool exists = place(share::row() + share::step(i), n, h, w);
-            begin[i] = exists ? ((n * height + h) * width + w) * channels : 0;
-            mask[i] = exists ? tap_mask(h, w, table.shape) : 0;
+            begin[i] = exists ? ((n * shape.height + h) * shape.width + w) * shape.channels : 0;
+            window[i].set(exists, h, w, shape);
         }
     }
 
-    __device__ __forceinline__ Tap tap() const {
-        return table.at(share::k());
+    __device__ __forceinline__ Place tap() const {
+        const MaskTap& at = table.at(share::k());
+        return Place{moved(images, at), at.need};
     }
 
-    __device__ __forceinline__ const float* run(int i, const Tap& at, bool& valid) const {
-        valid = (at.h & ~mask[i]) == 0;
-        return images + (begin[i] + at.offset);
+    __device__ __forceinline__ const float* run(int i, const Place& at, bool& valid) const {
+        valid = (at.need & ~window[i].mask) == 0;
+        return at.images + begin[i];
     }
 
     __device__ __forceinline__ void advance() {
@@ -138,7 +202,7 @@ struct WindowSource {
 };
 
 // Single elements of windows, whatever the channels. A thread has one row of the tile and takes all K of a stage.
-template <class T>
+template <class T, class Tap, class Window>
 struct GatherSource {
     static constexpr int VEC = 1;
     static constexpr bool K_CONTIGUOUS = false;
@@ -150,20 +214,19 @@ struct GatherSource {
         }
     };
     static_assert(T::BM == T::THREADS, "a thread has one row");
+    using Table = TapTable<T, Tap>;
 
-    using Table = TapTable<T, false>;
-
-    const float* window;  // where this thread's begins, perhaps outside of the image
+    const float* begin;  // of this thread's window, perhaps outside of the image
     Table& table;
-    int height, width, h, w;
+    Window window;
 
-    template <class Place>
-    __device__ GatherSource(const float* images, int height_, int width_, int channels, Table& table_, Place place)
-        : table(table_), height(height_), width(width_) {
-        int n;
+    template <class FindPlace>
+    __device__ GatherSource(const float* images, Table& table_, FindPlace place) : table(table_) {
+        const Windows& shape = table.shape;
+        int n, h, w;
         const bool exists = place(threadIdx.x, n, h, w);
-        window = images + (exists ? ((n * height + h) * width + w) * channels : 0);
-        if (!exists) h = OUTSIDE;
+        begin = images + (exists ? ((n * shape.height + h) * shape.width + w) * shape.channels : 0);
+        window.set(exists, h, w, shape);
     }
 
     __device__ __forceinline__ int tap() const {
@@ -171,15 +234,20 @@ struct GatherSource {
     }
 
     __device__ __forceinline__ const float* run(int i, int, bool& valid) const {
-        const Tap& at = table.at(i);
-        valid = inside(h + at.h, height) & inside(w + at.w, width);
-        return window + at.offset;
+        const Tap at = table.at(i);
+        valid = window.sees(at);
+        return moved(begin, at);
     }
 
     __device__ __forceinline__ void advance() {
         table.advance();
     }
 };
+
+template <class T>
+using FewSource = GatherSource<T, MaskTap, MaskedWindow>;
+template <class T>
+using ScalarSource = GatherSource<T, PlaceTap, PlacedWindow>;
 
 // `W_VEC`: how filters are read, `VEC`: how y is written.
 template <class T, class Source, int W_VEC, int VEC>
@@ -192,7 +260,7 @@ __device__ __forceinline__ void fprop(
     const int group = tile.outer, first_row = tile.m * T::BM, first_column = tile.n * T::BN;
     __shared__ RowOffsets<T> rows;
     __shared__ Windows windows;
-    __shared__ Tap taps[2 * T::BK];
+    __shared__ typename Source::Table::Tap taps[2 * T::BK];
     rows.fill([&](int row) { return first_row + row < pixels ? static_cast<long long>(first_row + row) * g.K : -1; });
     if (threadIdx.x == 0) windows = Windows{g.H, g.W, g.C, g.R, g.S, depth, g.dilation_h, g.dilation_w, 0, 0, 0};
     __syncthreads();
@@ -201,7 +269,7 @@ __device__ __forceinline__ void fprop(
     typename Source::Table table(taps, windows, k_begin);
     const int first_image = first_row / g.Q / g.P;
     const float* images = x + static_cast<long long>(first_image) * g.H * g.W * g.C + group * depth;
-    Source a(images, g.H, g.W, g.C, table, [&](int tile_row, int& n, int& h0, int& w0) {
+    Source a(images, table, [&](int tile_row, int& n, int& h0, int& w0) {
         const int row = first_row + tile_row;
         const int q = row % g.Q, p = row / g.Q % g.P;
         n = row / g.Q / g.P - first_image;
@@ -238,12 +306,12 @@ struct TransposedFilterSource {
         : filters(phase_filters + first_channel + share::row()), table(table_), channels_left(channels - first_channel - share::row()) {
     }
 
-    __device__ __forceinline__ Tap tap() const {
+    __device__ __forceinline__ typename Table::Tap tap() const {
         return table.at(share::k());
     }
 
-    __device__ __forceinline__ const float* run(int i, const Tap& at, bool& valid) const {
-        valid = (at.h != (VEC == 4 ? -1 : OUTSIDE)) & (share::step(i) < channels_left);
+    __device__ __forceinline__ const float* run(int i, const typename Table::Tap& at, bool& valid) const {
+        valid = at.exists() & (share::step(i) < channels_left);
         return filters + at.filter + share::step(i);
     }
 
@@ -270,7 +338,7 @@ __device__ __forceinline__ void dgrad(
     __shared__ RowOffsets<T> rows;
     __shared__ Windows windows;
     __shared__ DgradAxis vertical, horizontal;
-    __shared__ Tap taps[2 * T::BK];
+    __shared__ typename Source::Table::Tap taps[2 * T::BK];
     rows.fill([&](int tile_row) {
         const int row = first_row + tile_row;
         const int j = row % width, i = row / width % height, n = row / width / height;
@@ -292,7 +360,7 @@ __device__ __forceinline__ void dgrad(
     typename Source::Table table(taps, windows, k_begin);
     const int first_image = first_row / width / height;
     const float* images = dy + static_cast<long long>(first_image) * g.P * g.Q * g.K + group * depth;
-    Source a(images, g.P, g.Q, g.K, table, [&](int tile_row, int& n, int& p0, int& q0) {
+    Source a(images, table, [&](int tile_row, int& n, int& p0, int& q0) {
         const int row = first_row + tile_row;
         p0 = vertical.origin + row / width % height;
         q0 = horizontal.origin + row % width;
@@ -312,44 +380,86 @@ __device__ __forceinline__ void dgrad(
     gemm_epilogue<T, VEC>(acc, dx + first_c, epilogue, rows, first_column, columns);
 }
 
-// One K of a stage of wgrad, an output pixel: where its window begins in x.
-struct __align__(16) Pixel {
-    long long offset;
-    int h, w;  // h is OUTSIDE beyond the end of K
+// The windows of wgrad's output pixels, one K each, as the stages' few threads write them; and the filter elements that meet them, as the table of a block's
+// columns has them. Again by masks or by coordinates.
+struct MaskedPixels {
+    struct __align__(16) Pixel {
+        long long bytes;
+        unsigned mask;
+    };
+    struct __align__(16) Element {
+        long long bytes;
+        unsigned need;
+    };
+
+    __device__ static Pixel pixel(bool exists, long long offset, int h, int w, const Conv2dGeometry& g) {
+        const unsigned rows = places_inside(h, g.dilation_h, g.R, g.H), columns = places_inside(w, g.dilation_w, g.S, g.W);
+        return Pixel{4 * offset, exists ? rows | columns << g.R : 0};
+    }
+    __device__ static Element element(bool exists, int offset, int r, int s, const Conv2dGeometry& g) {
+        return Element{4ll * offset, exists ? 1u << r | 1u << (g.R + s) : NO_WINDOW};
+    }
+    __device__ static __forceinline__ bool meet(const Pixel& pixel, const Element& element, const Conv2dGeometry&) {
+        return (element.need & ~pixel.mask) == 0;
+    }
+};
+
+struct PlacedPixels {
+    struct __align__(16) Pixel {
+        long long bytes;
+        int h, w;
+    };
+    struct __align__(16) Element {
+        long long bytes;
+        int h, w;
+    };
+
+    __device__ static Pixel pixel(bool exists, long long offset, int h, int w, const Conv2dGeometry&) {
+        return Pixel{4 * offset, exists ? h : OUTSIDE, w};
+    }
+    __device__ static Element element(bool exists, int offset, int r, int s, const Conv2dGeometry& g) {
+        return Element{4ll * offset, exists ? r * g.dilation_h : OUTSIDE, s * g.dilation_w};
+    }
+    __device__ static __forceinline__ bool meet(const Pixel& pixel, const Element& element, const Conv2dGeometry& g) {
+        return inside(pixel.h + element.h, g.H) & inside(pixel.w + element.w, g.W);
+    }
 };
 
 // Operand B of wgrad: rows are filter elements (r, s, c), K runs over output pixels (n, p, q). A thread has one pixel a stage, which a
 // few threads work out for all, a stage ahead, as in TapTable, and meets the same elements in all of them.
-template <class T, int VEC_>
+template <class T, int VEC_, class Pixels>
 struct PixelSource {
     static constexpr int VEC = VEC_;
     static constexpr bool K_CONTIGUOUS = false;
     using share = Share<T, OperandB<T>, VEC, false>;
     static constexpr int COUNT = share::COUNT;
     static constexpr int ELEMENTS = T::BN / VEC;
+    using Pixel = typename Pixels::Pixel;
+    using Element = typename Pixels::Element;
 
-    const float* x;  // at the group's first channel
+    const char* x;            // at the group's first channel
     const Conv2dGeometry& g;
-    const Tap* elements;  // of this thread's first run: where they lie in a window
-    Pixel* pixels;        // [2][BK]
+    const Element* elements;  // of this thread's first run
+    Pixel* pixels;            // [2][BK]
     Odometer next;
     int k_left, stage;
 
-    __device__ PixelSource(const float* x_, const Conv2dGeometry& g_, const Tap* elements_, Pixel* pixels_, int k_begin, int k_end)
-        : x(x_), g(g_), elements(elements_ + share::row() / VEC), pixels(pixels_), next(k_begin + threadIdx.x, g_.P, g_.Q),
-          k_left(k_end - k_begin - static_cast<int>(threadIdx.x)), stage(0) {
+    __device__ PixelSource(const float* x_, const Conv2dGeometry& g_, const Element* elements_, Pixel* pixels_, int k_begin, int k_end)
+        : x(reinterpret_cast<const char*>(x_)), g(g_), elements(elements_ + share::row() / VEC), pixels(pixels_),
+          next(k_begin + threadIdx.x, g_.P, g_.Q), k_left(k_end - k_begin - static_cast<int>(threadIdx.x)), stage(0) {
         write(0);
         write(T::BK);
         __syncthreads();
     }
 
     // The table of filter elements, from first_element on.
-    __device__ static void fill(Tap* elements, int first_element, int count, const Conv2dGeometry& g) {
+    __device__ static void fill(Element* elements, int first_element, int count, const Conv2dGeometry& g) {
         const int depth = g.C / g.groups;
         for (int i = threadIdx.x; i < ELEMENTS; i += T::THREADS) {
             const int element = first_element + i * VEC;
-            const int h = element / depth / g.S * g.dilation_h, w = element / depth % g.S * g.dilation_w;
-            elements[i] = Tap{(h * g.W + w) * g.C + element % depth, element < count ? h : OUTSIDE, w, 0};
+            const int r = element / depth / g.S, s = element / depth % g.S;
+            const int offset = (r * g.dilation_h * g.W + s * g.dilation_w) * g.C + element % depth;
+            elements[i] = Pixels::element(element < count, offset, r, s, g);
         }
     }
 
@@ -357,19 +467,21 @@ struct PixelSource {
         if (threadIdx.x >= T::BK) return;
         const int h = next.middle * g.stride_h - g.pad_top, w = next.low * g.stride_w - g.pad_left;
         const long long offset = ((static_cast<long long>(next.high) * g.H + h) * g.W + w) * g.C;
-        pixels[buffer + threadIdx.x] = Pixel{offset, k_left > 0 ? h : OUTSIDE, w};
+        pixels[buffer + threadIdx.x] = Pixels::pixel(k_left > 0, offset, h, w, g);
         next.advance(T::BK, g.P, g.Q);
         k_left -= T::BK;
     }
 
     __device__ __forceinline__ Pixel tap() const {
-        return pixels[stage + share::k()];
+        Pixel at = pixels[stage + share::k()];
+        at.bytes += reinterpret_cast<long long>(x);
+        return at;
     }
 
-    __device__ __forceinline__ const float* run(int i, const Pixel& from, bool& valid) const {
-        const Tap at = elements[share::step(i) / VEC];
-        valid = inside(from.h + at.h, g.H) & inside(from.w + at.w, g.W);
-        return x + from.offset + at.offset;
+    __device__ __forceinline__ const float* run(int i, const Pixel& at, bool& valid) const {
+        const Element element = elements[share::step(i) / VEC];
+        valid = Pixels::meet(at, element, g);
+        return reinterpret_cast<const float*>(at.bytes + element.bytes);
     }
 
     __device__ __forceinline__ void advance() {
@@ -379,17 +491,17 @@ struct PixelSource {
 };
 
 // dw (K, R, S, C / groups) and, where db is given, db (K,). `VEC`: how x is read and dw written, `DY_VEC`: how dy is read.
-template <class T, int VEC, int DY_VEC>
+template <class T, int VEC, int DY_VEC, class Windows_>
 __device__ __forceinline__ void wgrad(
     const float* x, const float* dy, float* dw, float* db, float* workspace, unsigned* counters, const ConvolutionOptions& options,
     const Conv2dGeometry& g) {
     const int filters = g.K / g.groups, depth = g.C / g.groups, columns = g.R * g.S * depth;
     const TileIndex tile(blockIdx.x, ceil_div(filters, T::BM), ceil_div(columns, T::BN));
     const int group = tile.outer, first_row = tile.m * T::BM, first_column = tile.n * T::BN;
-    using Pixels = PixelSource<T, VEC>;
+    using Pixels = PixelSource<T, VEC, Windows_>;
     __shared__ RowOffsets<T> rows;
-    __shared__ Tap elements[Pixels::ELEMENTS];
-    __shared__ Pixel pixels[2 * T::BK];
+    __shared__ typename Pixels::Element elements[Pixels::ELEMENTS];
+    __shared__ typename Pixels::Pixel pixels[2 * T::BK];
     rows.fill([&](int row) {
         return first_row + row < filters ? static_cast<long long>(group * filters + first_row + row) * columns : -1;
     });

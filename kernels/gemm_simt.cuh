@@ -5,8 +5,8 @@
 //
 //     for k in stage:  acc[i][j] += a(row i, k) * b(k, column j)      (TM + TN) / 4 reads of 128 bits from shared memory, TM * TN FMAs
 //
-// A warp is 32 x 64 results (LANES_M x LANES_N threads of 8 x 8 each): a pair of warps side by side shares its reads of global memory through
-// the block's tile, and 64 FMAs share 4 reads of shared memory, in most of which several lanes read one address.
+// A warp is 32 x 64 results, LANES_M x LANES_N threads of 8 x 8 each: 64 FMAs share 4 reads of shared memory, in each of which 4 or 8
+// lanes read one address.
 //
 // Shared memory is double-buffered. From sm_80 on, cp.async brings the next stage while this one is multiplied, with no register and no store
 // instruction; before, it passes through registers and is stored after the products. One barrier a stage is enough either way.
@@ -17,7 +17,7 @@
 //                          `permuted` of the operand is stored where the lane that owns that result looks for it.
 //   memory along M (or N)  tile[k][row]. A thread reads 4 neighbouring rows of one k.
 // Either way a thread's rows (columns) are groups of 4 that are 4 * LANES apart, and neither loads nor stores have bank conflicts
-// (the scalar instances' stores along K have, two ways).
+// (tests/kernels/test_gemm_banks.py).
 //
 // Where the operands come from is not known here. A source is a class with
 //     static constexpr bool K_CONTIGUOUS      whether memory runs along K, or along M (N)
@@ -60,9 +60,9 @@ struct Tile {
 
 using Tile128x64 = Tile<128, 64, STAGE, 4, 1>;       // 128 threads of 8 x 8 results
 using Tile64x128 = Tile<64, 128, STAGE, 2, 2>;       // 128 threads of 8 x 8
-using Tile128x64Scalar = Tile<128, 64, 8, 4, 1>;     // 128 threads of 8 x 8
+using Tile128x64Scalar = Tile<128, 64, STAGE, 4, 1>;  // 128 threads of 8 x 8
 using Tile64x64Scalar = Tile<64, 64, 8, 4, 1>;       // 128 threads of 4 x 8
-using Tile64x80Scalar = Tile<64, 80, 8, 2, 1, 8>;    // 64 threads of 4 x 20
+using Tile64x80Scalar = Tile<64, 80, STAGE, 2, 1, 8>;  // 64 threads of 4 x 20
 
 // The row of the operand that is stored as row `stored` of a tile along K, for lanes that read neighbouring rows.
 template <int LANES>
@@ -89,15 +89,22 @@ struct Share {
     static constexpr int COUNT = ROWS * T::BK / (T::THREADS * VEC);
     static constexpr int LANES = K_CONTIGUOUS ? T::BK / VEC : T::THREADS / T::BK;  // threads that lie along memory
     static constexpr int STEP = K_CONTIGUOUS ? T::THREADS / LANES : LANES * VEC;  // stored rows between runs
-    static constexpr int PITCH = K_CONTIGUOUS ? T::BK + TILE_PAD : ROWS;
+    // Single floats along M (N) are stored LANES at a time for each of 32 / LANES k, which go to banks side by side.
+    static constexpr int PITCH = K_CONTIGUOUS ? T::BK + TILE_PAD : VEC == 4 ? ROWS : ROWS + (LANES + 256 - ROWS) % 32;
     static constexpr int SIZE = K_CONTIGUOUS ? ROWS * PITCH : T::BK * PITCH;  // floats of the tile
+    static_assert(!K_CONTIGUOUS || (T::BK == 16 || T::BK == 8) && STEP % 8 == 0, "as spread() has it");
     static_assert(COUNT * T::THREADS * VEC == ROWS * T::BK, "the threads of a block share a stage evenly");
 
     __device__ static int k() {
         return K_CONTIGUOUS ? threadIdx.x % LANES * VEC : threadIdx.x / LANES;
     }
     __device__ static int stored_row() {  // of the first run
-        return K_CONTIGUOUS ? threadIdx.x / LANES : threadIdx.x % LANES * VEC;
+        return K_CONTIGUOUS ? spread(threadIdx.x / LANES) : threadIdx.x % LANES * VEC;
+    }
+    // The low three bits of a row's number changed about, so that rows which are stored at the same time do not begin in the same banks.
+    __device__ static int spread(int row) {
+        const int low = T::BK == 16 ? (row & 1) << 2 | (row & 2) | (row >> 2 & 1) : (row & 3) << 1 | (row >> 2 & 1);
+        return (row & ~7) | low;
     }
     __device__ static int row() {  // the operand's, of the first run
         return K_CONTIGUOUS ? permuted<OWNERS>(stored_row()) : stored_row();
@@ -227,14 +234,33 @@ __device__ __forceinline__ int warp_column() {
     return threadIdx.x / 32 % T::WARPS_N * (T::TN * T::LANES_N);
 }
 
+// A warp's lanes along M and N. Neighbouring pairs of lanes differ in their rows, pairs of pairs in their columns: a read of 128 bits takes a warp four
+// passes, one for each eight lanes, but two where lanes i and i ^ 1, or lanes i and i ^ 2, read the same address everywhere (as
+// measured by others: not in NVIDIA's documents).
+template <class T>
+__device__ __forceinline__ int lane_row() {
+    return threadIdx.x % 32 / (2 * T::LANES_N) * 2 + threadIdx.x % 2;
+}
+
+template <class T>
+__device__ __forceinline__ int lane_column() {
+    return threadIdx.x / 2 % T::LANES_N;
+}
+
 template <class T>
 __device__ __forceinline__ int thread_row() {
-    return warp_row<T>() + threadIdx.x % 32 / T::LANES_N * 4;
+    return warp_row<T>() + lane_row<T>() * 4;
 }
 
 template <class T>
 __device__ __forceinline__ int thread_column() {
-    return warp_column<T>() + threadIdx.x % T::LANES_N * 4;
+    return warp_column<T>() + lane_column<T>() * 4;
+}
+
+// Where in a tile of rows (columns) of PITCH floats lie four k of the thread's row i, or four of its rows, from i on, of one k.
+template <bool K_CONTIGUOUS, int PITCH, int LANES>
+__device__ __forceinline__ int fragment_place(int warp, int lane, int k, int i) {
+    return K_CONTIGUOUS ? (warp + lane) * PITCH + k + i * LANES * PITCH : k * PITCH + warp + lane * 4 + i * LANES;
 }
 
 // Four k of a thread's rows (columns), from its operand's tile. `lane` counts the warp's lanes along the operand.
@@ -242,19 +268,17 @@ template <class Source, int LANES, int COUNT>
 __device__ __forceinline__ void load_fragment(const float* tile, int warp, int lane, int k, float (&to)[4][COUNT]) {
     constexpr int PITCH = Source::share::PITCH;
     if constexpr (Source::K_CONTIGUOUS) {
-        const float* row = tile + (warp + lane) * PITCH + k;
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            const float4 v = *reinterpret_cast<const float4*>(row + i * LANES * PITCH);
+            const float4 v = *reinterpret_cast<const float4*>(tile + fragment_place<true, PITCH, LANES>(warp, lane, k, i));
             to[0][i] = v.x, to[1][i] = v.y, to[2][i] = v.z, to[3][i] = v.w;
         }
     } else {
-        const float* group = tile + k * PITCH + warp + lane * 4;
 #pragma unroll
         for (int kk = 0; kk < 4; ++kk) {
 #pragma unroll
             for (int i = 0; i < COUNT; i += 4) {
-                const float4 v = *reinterpret_cast<const float4*>(group + kk * PITCH + i * LANES);
+                const float4 v = *reinterpret_cast<const float4*>(tile + fragment_place<false, PITCH, LANES>(warp, lane, k + kk, i));
                 to[kk][i] = v.x, to[kk][i + 1] = v.y, to[kk][i + 2] = v.z, to[kk][i + 3] = v.w;
             }
         }
@@ -264,7 +288,7 @@ __device__ __forceinline__ void load_fragment(const float* tile, int warp, int l
 // acc += the products of a stage that lies in the tiles.
 template <class T, class SourceA, class SourceB>
 __device__ __forceinline__ void multiply_stage(const float* a_tile, const float* b_tile, float (&acc)[T::TM][T::TN]) {
-    const int lane_m = threadIdx.x % 32 / T::LANES_N, lane_n = threadIdx.x % T::LANES_N;
+    const int lane_m = lane_row<T>(), lane_n = lane_column<T>();
 #pragma unroll
     for (int k = 0; k < T::BK; k += 4) {
         float a[4][T::TM], b[4][T::TN];
@@ -289,10 +313,11 @@ struct RowSums {
     static_assert(SHARES * T::BM == T::THREADS && T::BK % SHARES == 0, "a thread has one row");
     float sum = 0.0f;
 
-    __device__ __forceinline__ void add(const float* a_tile) {  // [BK][BM]
-        const float* share = a_tile + threadIdx.x / T::BM * (T::BK / SHARES) * T::BM + threadIdx.x % T::BM;
+    template <int PITCH>
+    __device__ __forceinline__ void add(const float* a_tile) {  // [BK][PITCH]
+        const float* share = a_tile + threadIdx.x / T::BM * (T::BK / SHARES) * PITCH + threadIdx.x % T::BM;
 #pragma unroll
-        for (int k = 0; k < T::BK / SHARES; ++k) sum += share[k * T::BM];
+        for (int k = 0; k < T::BK / SHARES; ++k) sum += share[k * PITCH];
     }
 
     // Leaves the sum of row i in thread i < BM. All threads call it.
@@ -308,6 +333,7 @@ struct RowSums {
 };
 
 struct NoRowSums {
+    template <int PITCH>
     __device__ __forceinline__ void add(const float*) {}
     __device__ __forceinline__ void join() {}
     static constexpr float sum = 0.0f;
@@ -360,7 +386,7 @@ __device__ __forceinline__ void gemm_mainloop(
             fetch_stage(b, b_values);
 #endif
         }
-        if (summing) sums.add(a_tile);
+        if (summing) sums.template add<SourceA::share::PITCH>(a_tile);
         multiply_stage<T, SourceA, SourceB>(a_tile, b_tile, acc);
         if (left == 1) break;
         a_tile += next, b_tile += next_b;
