@@ -176,6 +176,31 @@ CASES: dict[str, tuple[Callable[[Callable[..., Any]], Any], type[Exception], str
         TypeError,
         r"adaptive_max_pool1d: output_size must be an int, got \(1, 2\)",
     ),
+    "conv2d's activation": (
+        lambda z: F.conv2d(z(1, 1, 4, 4), z(1, 1, 2, 2), activation="gelu"),
+        ValueError,
+        "conv2d: activation must be None or 'relu', got 'gelu'",
+    ),
+    "linear's activation": (
+        lambda z: F.linear(z(2, 3), z(4, 3), activation=True),
+        ValueError,
+        "linear: activation must be None or 'relu', got True",
+    ),
+    "batch norm's activation": (
+        lambda z: F.batch_norm(z(4, 3), None, None, training=True, activation="tanh"),
+        ValueError,
+        "batch_norm: activation must be None or 'relu' or 'gelu' or 'gelu_tanh' or 'silu', got 'tanh'",
+    ),
+    "a sum's activation": (
+        lambda z: gpucnn.add(z(2), z(2), "silu"),
+        ValueError,
+        "add: activation must be None or 'relu', got 'silu'",
+    ),
+    "channels of zeros": (
+        lambda z: F.pad_channels(z(1, 2, 3, 3), -1),
+        ValueError,
+        r"pad_channels: expected input \(N, C, H, W\) and added >= 0, got \(1, 2, 3, 3\) and -1",
+    ),
     "gelu": (lambda z: F.gelu(z(2), "erf"), ValueError, "gelu: approximate must be 'none' or 'tanh', got 'erf'"),
     "gelu of integers": (lambda z: F.gelu(z(2, dtype=np.int64)), TypeError, "gelu: expected float32 or float64"),
     "silu of integers": (lambda z: F.silu(z(2, dtype=np.int64)), TypeError, "silu: expected float32 or float64"),
