@@ -10,6 +10,7 @@ bit by bit. An *instance* is the end of a kernel's name: ``128x64_vec4``, ``128x
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,10 @@ def fprop(
     y = backend.empty(g.output_shape)
     if not y.size:
         return y
-    instance = _checked("fprop", instance, g) or choose("fprop", g, simt.aligned(x, w, y))
+    aligned = simt.aligned(x, w, y)
+    instance = _checked("fprop", instance, g) or _picked(
+        backend, "fprop", g, aligned, lambda one: fprop(backend, x, w, bias, g, activation, tf32, one)
+    )
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_fprop_direct", *_direct_shape(g.N * g.P * g.Q, g.K), x, w, bias, y, g)
         return elementwise.relu_forward(backend, y) if activation == "relu" else y
@@ -94,7 +98,10 @@ def dgrad(
     dx = backend.empty(g.input_shape)
     if not dx.size:
         return dx
-    instance = _checked("dgrad", instance, g) or choose("dgrad", g, simt.aligned(dy, w, mask, dx))
+    aligned = simt.aligned(dy, w, mask, dx)
+    instance = _checked("dgrad", instance, g) or _picked(
+        backend, "dgrad", g, aligned, lambda one: dgrad(backend, dy, w, g, mask, tf32, one)
+    )
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_dgrad_direct", *_direct_shape(g.N * g.H * g.W, g.C), dy, w, dx, g)
         return dx if mask is None else elementwise.relu_backward(backend, dx, mask)
@@ -122,7 +129,10 @@ def wgrad(
     if not dy.size:
         return backend.xp.zeros(g.weight_shape, dy.dtype), backend.xp.zeros(g.K, dy.dtype) if bias else None
     dw = backend.empty(g.weight_shape)
-    instance = _checked("wgrad", instance, g) or choose("wgrad", g, simt.aligned(x, dy, dw))
+    aligned = simt.aligned(x, dy, dw)
+    instance = _checked("wgrad", instance, g) or _picked(
+        backend, "wgrad", g, aligned, lambda one: wgrad(backend, x, dy, g, bias, tf32, one)
+    )
     if instance == "direct":
         backend.launch(DIRECT, "conv2d_wgrad_direct", blocks(dw.size), THREADS, x, dy, dw, g)
         return dw, elementwise.bias_grad(backend, dy) if bias else None
@@ -149,6 +159,15 @@ def choose(operator: str, g: Conv2dGeometry, aligned: bool = True) -> str:
         narrow = g.R * g.S * (g.C // g.groups) <= FEW_COLUMNS
         return "64x80_few" if narrow and "64x80_few" in fits else fits[0]
     return "direct" if max(g.C, g.K) <= FEW_CHANNELS * g.groups else fits[0]
+
+
+def _picked(backend: Any, operator: str, g: Conv2dGeometry, aligned: bool, run: Callable[[str], Any]) -> str:
+    """The instance that was fastest here, where that is known or asked for (tuning.py), else the chosen one."""
+    default = choose(operator, g, aligned)
+    may_time = not backend.engine.capturing
+    return backend.tuner.pick(
+        f"conv2d_{operator}", f"float32 {g}", default, lambda: candidates(operator, g, aligned), run, may_time
+    )
 
 
 def plan_of(operator: str, instance: str, g: Conv2dGeometry) -> simt.Plan:

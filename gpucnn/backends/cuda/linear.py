@@ -124,11 +124,16 @@ def _gemm(
     if not out.size:
         return out
     batch = math.prod(a.shape[:-2])
+    letters = "nt"[transpose_a] + "nt"[transpose_b]
     if instance is None:
-        instance = choose(m, n, k, transpose_a, transpose_b, simt.aligned(a, b, mask, out))
+        sizes = (m, n, k, transpose_a, transpose_b, simt.aligned(a, b, mask, out))
+        instance = backend.tuner.pick(
+            f"gemm_{letters}", f"float32 {m} {n} {k} {batch}", choose(*sizes), lambda: candidates(*sizes),
+            lambda one: _gemm(backend, a, b, transpose_a, transpose_b, one, bias, mask, row_sums, relu),
+            not backend.engine.capturing,
+        )  # fmt: skip
     elif instance not in candidates(m, n, k, transpose_a, transpose_b):
         raise ValueError(f"matmul: instance {instance} does not compute {m} x {n} results of {k} terms")
-    letters = "nt"[transpose_a] + "nt"[transpose_b]
     plan = simt.Plan.of(instance, simt.tiles(instance, m, n) * batch, k, sums=letters == "tn")
     backend.launch(
         "gemm_transposed.cu" if letters == "tt" else "gemm.cu", f"gemm_{letters}_{instance}", plan.grid,

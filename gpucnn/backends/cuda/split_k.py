@@ -1,5 +1,5 @@
-"""Split-K: several blocks share the sums of one tile, and the last of them to arrive adds the parts up, in a fixed order
-(join_parts in kernels/gemm_simt.cuh).
+"""Split-K: several blocks share the sums of one tile, and the last of them to arrive adds the parts up in a fixed
+order (join_parts in kernels/gemm_simt.cuh).
 
 The number of parts follows from the sizes alone, never from the GPU or from
 timing, so that results are the same bits everywhere. It is the one with the least estimated time on a GPU of
