@@ -434,7 +434,9 @@ def _one(shape: tuple[int, ...], dtype: Any, device: Device) -> Tensor:
     """The gradient of a number by itself. Its array is kept, so that a step makes none."""
     array = _ones.get((device, dtype, shape))
     if array is None:
-        array = _ones[device, dtype, shape] = filled("ones", shape, dtype, device).data
+        array = filled("ones", shape, dtype, device).data
+        if not getattr(getattr(backends.get(device), "engine", None), "capturing", False):  # there it is not 1 yet
+            _ones[device, dtype, shape] = array
     one = Tensor(array, device)
     one.unit = True
     return one

@@ -17,6 +17,7 @@ import pytest
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor, backends, models, nn
+from gpucnn.backends.cuda import cross_entropy
 from gpucnn.backends.emulator.engine import EmulatedKernel
 from gpucnn.device import device as named
 
@@ -155,3 +156,26 @@ def test_a_users_network_has_no_launch_for_relus_backward(watched_engine: Any) -
         step(model, images, labels, "float32")
     kernels = Counter(launch.kernel.split("_vec4")[0] for launch in launches)
     assert kernels["relu_forward"] == 3 and kernels["relu_backward"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "most"),
+    [
+        ("lecture_cnn", "float32", 28),
+        ("lecture_cnn", "bfloat16", 29),
+        ("lecture_cnn", "float16", 32),  # the loss scale has two of its own, and one on the way into float16
+        ("airbench94", "float32", 73),
+        ("airbench94", "float16", 77),
+    ],
+)
+def test_launches_of_a_whole_step(
+    watched_engine: Any, monkeypatch: pytest.MonkeyPatch, name: str, precision: str, most: int
+) -> None:
+    """The batch from the data set on the device, the optimizers (airbench94's are Muon and SGD), the average and the
+    results included: at most 30 in float32 for the lecture network, at most 80 for airbench94.
+    """
+    from gpucnn.bench.step import profile_step
+
+    monkeypatch.setattr(cross_entropy, "check_labels", lambda labels, classes: None)  # no kernel has made them
+    calls = profile_step(name, BATCH, precision, named("emulated")).calls
+    assert len(calls) <= most, Counter(call.kernel for call in calls)
