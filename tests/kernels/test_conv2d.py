@@ -321,5 +321,6 @@ def test_split_covers_the_sum_within_the_workspace(terms: int, tiles: int, longe
 
 
 def test_few_tiles_are_split_and_many_are_not() -> None:
-    assert simt.Plan.of("128x64_vec4", 6, 2304).split.parts > 8
-    assert simt.Plan.of("128x64_vec4", 1152, 1600).split.parts == 1
+    few, many = simt.Plan.of("128x64_vec4", 6, 2304, 1 << 20), simt.Plan.of("128x64_vec4", 1152, 1600, 1 << 24)
+    assert few.split.parts > 8 and many.split.parts == 1
+    assert few.split.parts * few.tiles * few.part <= 1 << 20  # no more than the data themselves

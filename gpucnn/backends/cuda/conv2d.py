@@ -173,18 +173,19 @@ def _picked(backend: Any, operator: str, g: Conv2dGeometry, aligned: bool, run: 
 def plan_of(operator: str, instance: str, g: Conv2dGeometry) -> simt.Plan:
     """The blocks of an instance and how they split K; not for the direct kernel."""
     c, k, taps = g.C // g.groups, g.K // g.groups, g.R * g.S
+    elements = sum(math.prod(shape) for shape in (g.input_shape, g.weight_shape, g.output_shape))
     if operator == "wgrad":
         results = simt.tiles(instance, k, taps * c) * g.groups
-        return simt.Plan.of(instance, results, g.N * g.P * g.Q, sums=True, longest=LONGEST_SUM)
+        return simt.Plan.of(instance, results, g.N * g.P * g.Q, elements, sums=True, longest=LONGEST_SUM)
     if operator == "fprop":
-        return simt.Plan.of(instance, simt.tiles(instance, g.N * g.P * g.Q, k) * g.groups, taps * c)
+        return simt.Plan.of(instance, simt.tiles(instance, g.N * g.P * g.Q, k) * g.groups, taps * c, elements)
     # The rows of a GEMM are the pixels of one phase of the stride, which see some of the taps (DgradAxis in
     # kernels/convolution.cuh); the first phase has the most pixels.
     phases = min(g.stride_h, g.H) * min(g.stride_w, g.W)
     rows = g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w)
     taps_h = ceil_div(g.R, g.stride_h // math.gcd(g.stride_h, g.dilation_h))
     taps_w = ceil_div(g.S, g.stride_w // math.gcd(g.stride_w, g.dilation_w))
-    return simt.Plan.of(instance, simt.tiles(instance, rows, c) * phases * g.groups, taps_h * taps_w * k)
+    return simt.Plan.of(instance, simt.tiles(instance, rows, c) * phases * g.groups, taps_h * taps_w * k, elements)
 
 
 def _launch(backend: Any, operator: str, plan: simt.Plan, *arguments: Any) -> None:

@@ -134,7 +134,9 @@ def _gemm(
         )  # fmt: skip
     elif instance not in candidates(m, n, k, transpose_a, transpose_b):
         raise ValueError(f"matmul: instance {instance} does not compute {m} x {n} results of {k} terms")
-    plan = simt.Plan.of(instance, simt.tiles(instance, m, n) * batch, k, sums=letters == "tn")
+    plan = simt.Plan.of(
+        instance, simt.tiles(instance, m, n) * batch, k, a.size + b.size + out.size, sums=letters == "tn"
+    )
     backend.launch(
         "gemm_transposed.cu" if letters == "tt" else "gemm.cu", f"gemm_{letters}_{instance}", plan.grid,
         simt.threads(instance), a, b, bias, mask, out, row_sums, *plan.scratch(backend),

@@ -45,11 +45,16 @@ class Plan:
     part: int  # floats of one tile's part
 
     @classmethod
-    def of(cls, instance: str, results: int, terms: int, sums: bool = False, longest: int | None = None) -> Plan:
-        """For ``results`` tiles of ``terms`` terms; ``sums``: a part holds the sums of its rows too."""
+    def of(
+        cls, instance: str, results: int, terms: int, elements: int, sums: bool = False, longest: int | None = None
+    ) -> Plan:
+        """For ``results`` tiles of ``terms`` terms.
+
+        ``elements`` are the operands' and the result's together; ``sums``: a part holds the sums of its rows too.
+        """
         rows, columns = tile(instance)
         part = rows * columns + (rows if sums else 0)
-        return cls(instance, results, split_k.choose(terms, results, part, longest), part)
+        return cls(instance, results, split_k.choose(terms, results, part, longest, 4 * elements), part)
 
     @property
     def grid(self) -> tuple[int, int]:

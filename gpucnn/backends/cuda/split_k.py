@@ -18,6 +18,7 @@ from gpucnn.backends.cuda.grids import MAX_ROW_BLOCKS, ceil_div
 STAGE = 16  # terms in the kernels' longest stage (kernels/gemm_simt.cuh): parts begin at multiples of it
 SHORTEST_SUM = 64  # terms in a part, at least: a shorter one is all beginning and end
 WORKSPACE = 64 << 20  # bytes of partial sums, at most
+LITTLE = 1 << 20  # bytes of partial sums that any launch may have
 FEW_PARTS = 4  # as in kernels/gemm_simt.cuh
 MULTIPROCESSORS = 132  # of an H100 or H200; a smaller GPU has more blocks for each, and is full all the same
 SHARE = (0.6, 0.85, 0.95)  # of a multiprocessor that one, two, three blocks of four warps keep busy
@@ -44,15 +45,15 @@ def group_size(parts: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def choose(terms: int, tiles: int, floats: int, longest: int | None = None) -> Split:
+def choose(terms: int, tiles: int, floats: int, longest: int | None = None, data: int = WORKSPACE) -> Split:
     """How to split sums of ``terms`` terms over ``tiles`` tiles, of which a part takes ``floats`` floats.
 
-    ``longest`` bounds the terms of a part where that is possible: the rounding error of a running sum grows with its
-    length.
+    ``data``: bytes that the launch reads and writes in any case; its partial sums take no more, or LITTLE. ``longest``
+    bounds the terms of a part where that is possible: the rounding error of a running sum grows with its length.
     """
     tiles = max(tiles, 1)
     stages = max(1, ceil_div(terms, STAGE))
-    most = min(terms // SHORTEST_SUM, WORKSPACE // (4 * tiles * floats), MAX_ROW_BLOCKS)
+    most = min(terms // SHORTEST_SUM, min(WORKSPACE, max(data, LITTLE)) // (4 * tiles * floats), MAX_ROW_BLOCKS)
     least = 1 if longest is None else ceil_div(terms, longest)
     lengths = {max(1, ceil_div(stages, parts)) for parts in range(1, min(max(most, 1), 512) + 1)}
     if most > 1 and least > 512:
