@@ -158,6 +158,9 @@ class TrainingStep:
     def run(self, images: Tensor, labels: Tensor) -> None:
         """All launches of a step after its batch's. No value is looked at."""
         trainer = self.trainer
+        for parameter in trainer.model.parameters():
+            if not parameter.requires_grad:
+                parameter.modified()  # rounded to a half type in every step as the others are, captured or not
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()
         sizes = self._sizes(labels.shape[0])
