@@ -182,6 +182,11 @@ class Program:
         """Whether the source is left out of what is compiled at import."""
         return RARE in self.text
 
+    @property
+    def weight(self) -> int:
+        """About how long it takes to compile, beside others: its kernels, each with all that is included."""
+        return self.text.count("__global__") * (len(self.text) + sum(len(text) for _, text in self.headers))
+
     def cache_name(self, architecture: str) -> str:
         """The name of its compiled image: it changes with sources, options, NVRTC's version and architecture."""
         return self._name(architecture, nvrtc_version())
@@ -218,7 +223,7 @@ def build(
         else:
             results[i] = _from_entry(program, architecture, entry, cached=True)
     # The longest first, so that none is left running alone at the end.
-    missing.sort(key=lambda i: -len(jobs[i][0].text))
+    missing.sort(key=lambda i: -jobs[i][0].weight)
     compiled = _in_threads([(jobs[i][0], _options(jobs[i][1])) for i in missing], threads)
     for i, (image, log, seconds) in zip(missing, compiled, strict=True):
         results[i] = _store(*jobs[i], image, log, seconds, cache, to_ship)
