@@ -159,9 +159,13 @@ def test_a_table_is_a_list_of_checked_arrays(launch, engine) -> None:
     assert [id(array) for array in engine.ran[3][0]] == [id(array) for array in arrays]
     with pytest.raises(TypeError, match="argument xs must have dtype float32, got float64"):
         launch("k.cu", "table", 1, 1, [floats(3), np.zeros(3)])
-    for wrong in ([], floats(3), None):
+    for wrong in ([], floats(3)):
         with pytest.raises(TypeError, match="argument xs must be a list of one or more arrays"):
             launch("k.cu", "table", 1, 1, wrong)
+    launch("k.cu", "table", 1, 1, None)  # a null pointer, as for an array
+    assert engine.ran[3] == (None,)
+    launch("k.cu", "table", 1, 1, [arrays[0], None])  # null pointers in the table
+    assert engine.ran[3][0][0] is arrays[0] and engine.ran[3][0][1] is None
 
 
 def test_an_engine_may_turn_tables_into_its_own(launch, engine) -> None:
