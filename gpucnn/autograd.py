@@ -35,6 +35,7 @@ class Recorded:
     """What the tape knows of a tensor; :class:`gpucnn.Tensor` is the one subclass."""
 
     data: Any
+    shape: Any  # that of data
     device: Device
     requires_grad: bool
     grad: Any
@@ -42,6 +43,7 @@ class Recorded:
     output_index: int  # which of the call's outputs it is
     version: Version
     unit = False  # of a gradient: one element, known to be 1
+    pending = False  # of a gradient: its array is yet to be made (functional/deferred.py)
     masked = False  # of a gradient that backward returns: 0 where what it is of is not > 0 (functional/rectified.py)
 
     @property
@@ -141,6 +143,9 @@ class Context:
 
     Any attribute may be set on it; tensors go through save_for_backward.
     """
+
+    takes_deferred: str | None = None  # see functional/deferred.py
+    takes_any_order = False
 
     def __init__(self, name: str, needs_input_grad: tuple[bool, ...]) -> None:
         self._name = name
@@ -391,10 +396,9 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
             shape, dtype = edge.data.shape, edge.data.dtype
         else:
             shape, dtype = edge[0].outputs[edge[1]]
-        if grad.data.shape != shape:
+        if grad.shape != shape:
             raise RuntimeError(
-                f"{node.name}: backward returned a gradient of shape {grad.data.shape}"
-                f" for argument {index} of shape {shape}"
+                f"{node.name}: backward returned a gradient of shape {grad.shape} for argument {index} of shape {shape}"
             )
         given[index] = given[index].to(dtype=dtype)  # of another dtype: a new tensor, without a mark
     return tuple(given)
@@ -403,6 +407,7 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
 def _owned(grad: Any, others: Sequence[Any]) -> Any:
     """``grad``, copied if it shares memory with ``others`` or repeats elements: a leaf's may be changed in place."""
     owner = layout.owner(grad.data)
-    shared = any(other is not None and layout.owner(other.data) is owner for other in others)
+    others = [other for other in others if other is not None and not other.pending]
+    shared = any(layout.owner(other.data) is owner for other in others)
     repeats = any(stride == 0 and size > 1 for stride, size in zip(grad.data.strides, grad.data.shape, strict=True))
     return grad.clone() if shared or repeats else grad

@@ -136,7 +136,31 @@ __device__ __forceinline__ void window_forward(
     }
 }
 
-// factor = 2 alpha beta / size.
+// dx of a row in place of its dy: `gradient`; factor = 2 alpha beta / size. Two barriers stand within.
+template <int SIDE, int V>
+__device__ __forceinline__ void window_gradient(
+    Planes<V>& of_squares, Planes<V>& of_terms, const float (&value)[V], float (&gradient)[V], float alpha_over_size, float k, float factor,
+    int mask, int warp_rows) {
+    float terms[V], window[V + 2 * NEXT], sums[V];
+#pragma unroll
+    for (int c = 0; c < V; ++c) terms[c] = value[c] * value[c];
+    exchange<V>(of_squares, terms, warp_rows, window);
+    window_sums<SIDE>(window, sums);
+#pragma unroll
+    for (int c = 0; c < V; ++c) {
+        const float scale = fmaf(alpha_over_size, sums[c], k);
+        gradient[c] *= power_of(scale);
+        terms[c] = gradient[c] * value[c] * reciprocal_approx(scale);
+    }
+    exchange<V>(of_terms, terms, warp_rows, window);
+    window_sums<SIDE>(window, sums);
+#pragma unroll
+    for (int c = 0; c < V; ++c) {
+        gradient[c] = fmaf(-factor * value[c], sums[c], gradient[c]);
+        if (mask && !(value[c] > 0.0f)) gradient[c] = 0.0f;
+    }
+}
+
 template <typename M, int SIDE>
 __device__ __forceinline__ void window_backward(
     IN M* __restrict__ dy, IN M* __restrict__ x, M* __restrict__ dx, long long rows, float alpha_over_size, float k,
@@ -148,24 +172,7 @@ __device__ __forceinline__ void window_backward(
         const long long row = first + threadIdx.y, i = row * blockDim.x + threadIdx.x;
         const Lanes<M> value = lanes_or_zero(x + i, row < rows);
         Lanes<M> gradient = lanes_or_zero(dy + i, row < rows);
-        float terms[V], window[V + 2 * NEXT], sums[V];
-#pragma unroll
-        for (int c = 0; c < V; ++c) terms[c] = value.at[c] * value.at[c];
-        exchange<V>(of_squares, terms, warp_rows, window);
-        window_sums<SIDE>(window, sums);
-#pragma unroll
-        for (int c = 0; c < V; ++c) {
-            const float scale = fmaf(alpha_over_size, sums[c], k);
-            gradient.at[c] *= power_of(scale);
-            terms[c] = gradient.at[c] * value.at[c] * reciprocal_approx(scale);
-        }
-        exchange<V>(of_terms, terms, warp_rows, window);
-        window_sums<SIDE>(window, sums);
-#pragma unroll
-        for (int c = 0; c < V; ++c) {
-            gradient.at[c] = fmaf(-factor * value.at[c], sums[c], gradient.at[c]);
-            if (mask && !(value.at[c] > 0.0f)) gradient.at[c] = 0.0f;
-        }
+        window_gradient<SIDE>(of_squares, of_terms, value.at, gradient.at, alpha_over_size, k, factor, mask, warp_rows);
         if (row < rows) gradient.store(dx + i);
     }
 }

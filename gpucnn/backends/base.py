@@ -190,6 +190,23 @@ class Backend(ABC):
         ``kept`` as lrn_forward gave it. ``mask``: dx = 0 where not x > 0, which is the backward of a ReLU that gave x.
         """
 
+    def lrn_backward_of_pooled(
+        self, dy: Array, index: Array, g: Pool2dGeometry, x: Array, size: int, alpha: float, beta: float, k: float,
+        mask: bool = False,
+    ) -> Array:  # fmt: skip
+        """:meth:`lrn_backward` of what :meth:`max_pool2d_backward` makes of ``dy`` and ``index``, with nothing kept.
+
+        dy is (N,P,Q,C), and may lie in memory in the order N, C, P, Q.
+        """
+        raise NotImplementedError(f"{type(self).__name__} recomputes nothing")
+
+    def max_pool2d_backward_of_lrn(
+        self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float, mask: bool, index: Array,
+        g: Pool2dGeometry,
+    ) -> Array:  # fmt: skip
+        """:meth:`max_pool2d_backward` of what :meth:`lrn_backward` makes of ``dy`` and ``x``, with nothing kept."""
+        raise NotImplementedError(f"{type(self).__name__} recomputes nothing")
+
     @abstractmethod
     def batch_norm_statistics(
         self,
@@ -469,9 +486,7 @@ class Backend(ABC):
         """x * factor[0], like x; any shape, C-contiguous."""
 
     @abstractmethod
-    def check_gradients(
-        self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None
-    ) -> None:
+    def check_gradients(self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None) -> None:
         """Sets found_inf (1,) to 1 where any gradient is infinite or NaN, and leaves it alone otherwise; multiplies
         all gradients by inverse_scale (1,) first, in place, where that is given. One launch.
         """

@@ -8,8 +8,9 @@ from typing import Any
 
 from gpucnn import dtypes, layout
 from gpucnn.autograd import Function
-from gpucnn.functional import checks
+from gpucnn.functional import checks, deferred
 from gpucnn.functional.activation import gelu, relu, silu
+from gpucnn.functional.deferred import NORMALISED, POOLED
 from gpucnn.functional.rectified import is_rectified, masked
 from gpucnn.tensor import Tensor, float32
 
@@ -41,15 +42,30 @@ class LocalResponseNorm(Function):
         ctx.mask = keep and is_rectified(x)
         y, ctx.kept = x.backend.lrn_forward(_channels_last(x.data), size, alpha, beta, k, keep)
         ctx.constants = size, alpha, beta, k
+        ctx.defers = x.ndim == 4 and deferred.taken(x, NORMALISED)
+        ctx.takes_deferred = POOLED if x.ndim == 4 else None
         return Tensor(_channels_second(y), x.device)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         (x,) = ctx.saved_tensors
-        dy, x_data = _channels_last(grad.data), _channels_last(x.data)
+        x_data, kept, mask, backend = _channels_last(x.data), ctx.kept, ctx.mask, grad.backend
         size, alpha, beta, k = ctx.constants
-        dx = grad.backend.lrn_backward(dy, x_data, ctx.kept, size, alpha, beta, k, ctx.mask)
-        gradient = Tensor(_channels_second(dx), grad.device)
+        if (pooled := deferred.parts(grad, POOLED)) is not None:
+            dy, index, g = pooled
+            given = layout.settled(dy.data).transpose(0, 2, 3, 1)
+            dx = backend.lrn_backward_of_pooled(given, index, g, x_data, size, alpha, beta, k, mask)
+            gradient = Tensor(_channels_second(dx), grad.device)
+        elif ctx.defers:
+            dy = _channels_last(grad.data)
+
+            def launch() -> Any:
+                return _channels_second(backend.lrn_backward(dy, x_data, kept, size, alpha, beta, k, mask))
+
+            gradient = deferred.Deferred(NORMALISED, (dy, x_data, size, alpha, beta, k, mask), launch, x)
+        else:
+            dx = backend.lrn_backward(_channels_last(grad.data), x_data, kept, size, alpha, beta, k, mask)
+            gradient = Tensor(_channels_second(dx), grad.device)
         return masked(gradient) if ctx.mask else gradient, None, None, None, None
 
 

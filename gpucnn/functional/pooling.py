@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpucnn import layout
 from gpucnn.autograd import Function
-from gpucnn.functional import checks
+from gpucnn.functional import checks, deferred
 from gpucnn.functional.convolution import image_memory, image_tensor
+from gpucnn.functional.deferred import NORMALISED, POOLED
 from gpucnn.functional.rectified import keep, pass_on
+from gpucnn.functional.shape import channels_last
 from gpucnn.geometry import AdaptivePool2dGeometry, Padding, Pair, Pool2dGeometry, check_output_length
 from gpucnn.tensor import Tensor
 
@@ -22,12 +25,28 @@ class MaxPool2d(Function):
     def forward(ctx: Any, x: Tensor, g: Pool2dGeometry, data_format: str) -> Tensor:
         y, ctx.index = x.backend.max_pool2d_forward(image_memory(x, data_format), g)
         ctx.g, ctx.data_format = g, data_format
+        by_channels = data_format == "NCHW"  # as local response normalisation has them
+        ctx.takes_deferred = NORMALISED if by_channels else None
+        ctx.defers = ctx.takes_any_order = by_channels and deferred.taken(x, POOLED)
         return keep(ctx, x, image_tensor(y, x, data_format))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        dx = grad.backend.max_pool2d_backward(image_memory(grad, ctx.data_format), ctx.index, ctx.g)
-        return pass_on(ctx, image_tensor(dx, grad, ctx.data_format)), None, None
+        g, index, data_format, backend = ctx.g, ctx.index, ctx.data_format, grad.backend
+        if (normalised := deferred.parts(grad, NORMALISED)) is not None:
+            dy, x, size, alpha, beta, k, mask = normalised
+            dx_data = backend.max_pool2d_backward_of_lrn(dy, x, size, alpha, beta, k, mask, index, g)
+            dx = image_tensor(dx_data, grad, data_format)
+        elif ctx.defers:
+
+            def launch() -> Any:
+                dy = layout.nhwc(channels_last(backend, grad.data))
+                return layout.nchw(backend.max_pool2d_backward(dy, index, g))
+
+            dx = deferred.Deferred(POOLED, (grad, index, g), launch, grad, (g.N, g.C, g.H, g.W))
+        else:
+            dx = image_tensor(backend.max_pool2d_backward(image_memory(grad, data_format), index, g), grad, data_format)
+        return pass_on(ctx, dx), None, None
 
 
 class AvgPool2d(Function):

@@ -31,6 +31,7 @@ class Reshape(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         ctx.shape = x.shape
+        ctx.any_order = x.node is not None and x.node.ctx.takes_any_order  # see functional/deferred.py
         if x.shape == shape:
             return keep(ctx, x, _alias(x, x.data))
         return keep(ctx, x, _alias(x, _reshaped(x, shape)))
@@ -39,6 +40,8 @@ class Reshape(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         if grad.shape == ctx.shape:
             return pass_on(ctx, grad), None
+        if ctx.any_order and grad.data.flags.c_contiguous:
+            return pass_on(ctx, Tensor(grad.data.reshape(ctx.shape), grad.device)), None
         return pass_on(ctx, Tensor(_reshaped(grad, ctx.shape), grad.device)), None
 
 
@@ -51,10 +54,14 @@ def _reshaped(x: Tensor, shape: tuple[int, ...]) -> Any:
         n, c, h, w = array.shape
         array = backend.transpose(layout.memory_view(array).reshape(n, h * w, c))
         layout.note_copy()
-    array = layout.contiguous(array).reshape(shape)
-    if len(shape) != 4 or layout.is_channels_last(array):
+    return channels_last(backend, layout.contiguous(array).reshape(shape))
+
+
+def channels_last(backend: backends.Backend, array: Any) -> Any:
+    """``array`` in the memory order of new tensors; images in C order go through the backend's transpose."""
+    if array.ndim != 4 or layout.is_channels_last(array) or not array.flags.c_contiguous or not array.size:
         return layout.canonical(array)
-    n, c, h, w = shape
+    n, c, h, w = array.shape
     layout.note_copy()
     return layout.nchw(backend.transpose(array.reshape(n, c, h * w)).reshape(n, h, w, c))
 

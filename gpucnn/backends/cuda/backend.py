@@ -31,6 +31,7 @@ from gpucnn.backends.cuda import (
     linear,
     loss_scale,
     lrn,
+    lrn_pool2d,
     muon,
     optimizer,
     pool2d,
@@ -232,6 +233,18 @@ class CudaBackend(Backend):
         mask: bool = False,
     ) -> Array:
         return lrn.backward(self, dy, x, size, alpha, beta, k, mask)
+
+    def lrn_backward_of_pooled(
+        self, dy: Array, index: Array, g: Pool2dGeometry, x: Array, size: int, alpha: float, beta: float, k: float,
+        mask: bool = False,
+    ) -> Array:  # fmt: skip
+        return lrn_pool2d.lrn_backward(self, dy, index, g, x, size, alpha, beta, k, mask)
+
+    def max_pool2d_backward_of_lrn(
+        self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float, mask: bool, index: Array,
+        g: Pool2dGeometry,
+    ) -> Array:  # fmt: skip
+        return lrn_pool2d.max_pool2d_backward(self, dy, x, size, alpha, beta, k, mask, index, g)
 
     def batch_norm_statistics(
         self,

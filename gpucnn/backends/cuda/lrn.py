@@ -35,12 +35,12 @@ def forward(backend: Any, x: Array, size: int, alpha: float, beta: float, k: flo
     y = backend.empty(x.shape, x.dtype)
     channels = x.shape[-1]
     rows = x.size // channels
-    lanes = _window_lanes(size, beta, k, x, y)
+    lanes = window_lanes(size, beta, k, x, y)
     if lanes:
         block = _block(channels // lanes)
         backend.launch(
             *_window_instance("lrn_forward", size, x.dtype, lanes), min(ceil_div(rows, block[1]), MAX_BLOCKS), block,
-            x, y, rows, alpha / size, k, int(WARP % block[0] == 0),
+            x, y, rows, alpha / size, k, warp_rows(block),
         )  # fmt: skip
         return y
     source, name = _general_instance("lrn_forward", x.dtype)
@@ -57,12 +57,12 @@ def backward(
     channels = x.shape[-1]
     rows = x.size // channels
     factor = 2.0 * alpha * beta / size
-    lanes = _window_lanes(size, beta, k, dy, x, dx)
+    lanes = window_lanes(size, beta, k, dy, x, dx)
     if lanes:
         block = _block(channels // lanes)
         backend.launch(
             *_window_instance("lrn_backward", size, x.dtype, lanes), min(ceil_div(rows, block[1]), MAX_BLOCKS), block,
-            dy, x, dx, rows, alpha / size, k, factor, int(mask), int(WARP % block[0] == 0),
+            dy, x, dx, rows, alpha / size, k, factor, int(mask), warp_rows(block),
         )  # fmt: skip
         return dx
     group = max(GROUP_ELEMENTS // channels, 1) if channels <= MOST_SHARED else 0
@@ -75,12 +75,17 @@ def backward(
     return dx
 
 
-def _window_lanes(size: int, beta: float, k: float, *arrays: Array) -> int:
+def window_lanes(size: int, beta: float, k: float, *arrays: Array) -> int:
     """How many channels a thread owns in the instances for the usual windows; 0 where these do not serve."""
     channels = arrays[0].shape[-1]
     lanes = instances.channel_lanes(channels, *arrays)
     usual = size in (5, 9) and beta == 0.75 and k >= LEAST_K
     return lanes if usual and lanes > 1 and channels // lanes <= THREADS else 0
+
+
+def warp_rows(block: tuple[int, int]) -> int:
+    """1 where a row of channels lies within a warp, and warps are whole: a barrier among the warp is enough then."""
+    return int(WARP % block[0] == 0 and block[0] * block[1] % WARP == 0)
 
 
 def _block(columns: int) -> tuple[int, int]:

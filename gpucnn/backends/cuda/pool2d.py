@@ -36,9 +36,9 @@ def max_backward(backend: Any, dy: Array, index: Array, g: Pool2dGeometry) -> Ar
     if address(index) % lanes:
         lanes = 1
     rows, columns = g.N * g.H, g.W
-    if lanes > 1 and _square(g):  # rows and columns of tiles
-        rows = g.N * ceil_div(g.H + g.pad_top, SQUARE_STRIDE)
-        columns = ceil_div(g.W + g.pad_left, SQUARE_STRIDE)
+    if lanes > 1 and square(g):  # rows and columns of tiles
+        tile_rows, columns = square_tiles(g)
+        rows = g.N * tile_rows
     grid, block = launch_shape(rows, columns * g.C // lanes)
     backend.launch(*_max_instance("max_pool2d_backward", g, dy.dtype, lanes), grid, block, dy, index, dx, g)
     return dx
@@ -78,14 +78,19 @@ def _max_instance(name: str, g: Pool2dGeometry, dtype: Any, lanes: int) -> tuple
     suffix = instances.suffix(dtype, lanes)
     if g.R * g.S > MOST_BYTE_TAPS:
         return _rare_source(dtype), f"{name}_wide{suffix}"
-    size = f"_{g.R}x{g.S}" if lanes > 1 and _square(g) else ""
+    size = f"_{g.R}x{g.S}" if lanes > 1 and square(g) else ""
     return instances.source("pool2d", dtype), name + size + suffix
 
 
-def _square(g: Pool2dGeometry) -> bool:
+def square(g: Pool2dGeometry) -> bool:
     """Whether an instance is made for these windows."""
     sizes = (g.stride_h, g.stride_w, g.dilation_h, g.dilation_w)
     return g.R == g.S and g.R in (2, 3) and sizes == (SQUARE_STRIDE, SQUARE_STRIDE, 1, 1)
+
+
+def square_tiles(g: Pool2dGeometry) -> tuple[int, int]:
+    """Rows and columns of the tiles of inputs that a thread of those instances owns in backward."""
+    return ceil_div(g.H + g.pad_top, SQUARE_STRIDE), ceil_div(g.W + g.pad_left, SQUARE_STRIDE)
 
 
 def _whole_image(g: Pool2dGeometry) -> bool:
