@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import gpucnn
+from gpucnn import backends
+from gpucnn import functional as F
 from gpucnn.backends.cuda import tuning
 from gpucnn.backends.cuda.tuning import Tuner
 
@@ -132,3 +136,35 @@ def test_a_damaged_file_is_as_good_as_none(content, clock, cache) -> None:
 def test_where_nothing_can_be_timed_it_says_so() -> None:
     with pytest.raises(ValueError, match="autotune: kernels can be timed on a GPU only, not on emulated"):
         Tuner(lambda: "emulated", None).enable()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_convolutions_and_products_ask_for_their_instance(precision, monkeypatch) -> None:
+    """Every candidate is tried on the operator itself, and what was fastest runs from then on."""
+    backend = backends.get(gpucnn.device("emulated"))
+    tried: list[str] = []
+
+    def clock(run) -> float:
+        with backend.engine.record() as launches:
+            run()
+        tried.append(launches[-1].kernel)
+        return -float(len(tried))  # the last one tried is the fastest
+
+    monkeypatch.setenv("GPUCNN_EMULATOR", "fast")
+    monkeypatch.setattr(tuning, "WARM_UP", 0)
+    monkeypatch.setattr(tuning, "REPEATS", 1)
+    monkeypatch.setattr(backend, "tuner", Tuner(lambda: "emulated", clock))
+    x = gpucnn.randn(2, 8, 5, 5, device="emulated")
+    w, m = gpucnn.randn(8, 8, 3, 3, device="emulated"), gpucnn.randn(8, 50, device="emulated")
+    with gpucnn.precision(precision):
+        plain = F.conv2d(x, w).numpy(), F.linear(x.reshape(8, 50), m).numpy()
+        backend.tuner.enable()
+        tuned = F.conv2d(x, w).numpy(), F.linear(x.reshape(8, 50), m).numpy()
+        assert len(set(tried)) > 2 and len(backend.tuner.used) == 2
+        with backend.engine.record() as launches:
+            again = F.conv2d(x, w).numpy()
+    instance = next(iter(backend.tuner.used.values())).partition(":")[0]
+    assert any(launch.kernel.endswith(instance) for launch in launches)
+    assert again.tobytes() == tuned[0].tobytes()
+    for one, other in zip(plain, tuned, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2 if precision == "float16" else 1e-4, atol=1e-3)

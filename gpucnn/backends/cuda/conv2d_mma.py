@@ -283,25 +283,40 @@ class _Launch:
         self.outer = outer or (g.groups, g.C // g.groups, 0, g.K // g.groups)
         gemm = Gemm.of(direction, g, self.outer[0])
         aligned = all(address(array) % 16 == 0 for array in inputs)
-        arch = architecture(backend.engine)
+        self.gemm, self.aligned, self.arch, self.forced = gemm, aligned, architecture(backend.engine), instance
         if instance is None:
-            self.choice = mma_choice.choose(gemm, self.precision, arch, multiprocessors(backend.engine), aligned)
+            self.choice = mma_choice.choose(gemm, self.precision, self.arch, multiprocessors(backend.engine), aligned)
         else:
-            self.choice = mma_choice.named(instance, gemm, self.precision, arch, aligned)
-        self.gemm = gemm
+            self.choice = self._named(instance)
         width = gemm.columns * next(array for array in outputs if array is not None).dtype.itemsize
         self.vector = width % 16 == 0 and all(array is None or address(array) % 16 == 0 for array in outputs)
 
+    def _named(self, name: str) -> mma_choice.Choice:
+        return mma_choice.named(name, self.gemm, self.precision, self.arch, self.aligned)
+
     def run(self, *arrays: Array | None, relu: bool = False) -> None:
-        """Launch with ``arrays``, in the order of the kernel's declaration."""
-        backend, tile, parts = self.backend, self.choice.instance, self.choice.parts
+        """Launch with ``arrays``, in the order of the kernel's declaration: the instance asked for, the one that was
+        fastest here (tuning.py), or the chosen one.
+        """
+        if self.forced is None:
+            chosen = self.backend.tuner.pick(
+                f"mma_{self.direction.value}", f"{self.precision} {self.g} {self.outer[0]}", self.choice.name,
+                lambda: [one.name for one in mma_choice.candidates(self.gemm, self.precision, self.arch, self.aligned)],
+                lambda name: self._launch(self._named(name), arrays, relu), not self.backend.engine.capturing,
+            )  # fmt: skip
+            if chosen != self.choice.name:
+                self.choice = self._named(chosen)
+        self._launch(self.choice, arrays, relu)
+
+    def _launch(self, choice: mma_choice.Choice, arrays: tuple[Array | None, ...], relu: bool) -> None:
+        backend, tile, parts = self.backend, choice.instance, choice.parts
         blocks = self.gemm.tiles(tile)
         partial = counters = None
         if parts > 1:
             partial = backend.empty(blocks * parts * mma_choice.partial_floats(tile, self.direction))
             counters = backend.counters(blocks * (parts + mma_choice.TREE_LEVELS))
-        problem = _problem(self.g, self.outer, self.choice.terms, relu, self.vector)
-        shared = shared_bytes(tile, architecture(backend.engine))
+        problem = _problem(self.g, self.outer, choice.terms, relu, self.vector)
+        shared = shared_bytes(tile, self.arch)
         source, kernel = names(self.direction, self.precision, tile)
         grid = (blocks, parts)
         backend.launch(source, kernel, grid, THREADS, *arrays, partial, counters, problem, shared_mem=shared)
