@@ -33,7 +33,7 @@ def test_flops_are_the_networks(network, batch, flops) -> None:
     assert of_the_network == pytest.approx(batch * flops, rel=0.005)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float16", marks=pytest.mark.full)])
 def test_bytes_are_those_that_kernels_touch(precision) -> None:
     """Each launch's count from its arguments against what the emulator sees its threads touch."""
     trainer, few, batches = _trainer("lecture_cnn", 3, precision, EMULATED)
