@@ -4,7 +4,8 @@
 // cp.async (PTX ISA, "Data Movement and Conversion Instructions: cp.async") copies from global to shared memory on its own, without
 // registers, while the thread goes on. A thread's copies since its last cp_async_commit() are a group; cp_async_wait<N>() waits until at
 // most N of its groups are still under way. Other threads see the data after a barrier behind that wait. cp_async_16 needs both addresses
-// at multiples of 16 bytes. The zfill forms write zeros where `valid` is false and read nothing then.
+// at multiples of 16 bytes; what misses the level-2 cache brings the 128 bytes around it there. The zfill forms write zeros where `valid`
+// is false and read nothing then.
 //
 // sm_80 brought the instruction; for older GPUs these copy at once.
 //
@@ -37,11 +38,11 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
 #if __CUDA_ARCH__ >= 800
 
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
 }
 
 __device__ __forceinline__ void cp_async_16_zfill(void* shared, const void* global, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid ? 16 : 0)
                  : "memory");
 }
 
