@@ -26,8 +26,11 @@
 
 extern __shared__ __align__(128) unsigned char mma_shared[];
 
-constexpr int MMA_THREADS = 128;
-constexpr int MMA_WARPS = 4;
+#ifndef MMA_BLOCK_THREADS  // a source may say 256 before it includes this
+#define MMA_BLOCK_THREADS 128
+#endif
+constexpr int MMA_THREADS = MMA_BLOCK_THREADS;
+constexpr int MMA_WARPS = MMA_THREADS / 32;
 constexpr int LINE_BYTES = 64;  // of a row of an operand in one stage
 constexpr int CHUNK_BYTES = 16;
 
@@ -106,17 +109,20 @@ struct Share {
     static constexpr int BK = LINE_BYTES / sizeof(T);
     static constexpr int WIDTH = K_CONTIGUOUS ? BK / VEC : ROWS / VEC;
     static constexpr int COUNT = ROWS * BK / VEC / MMA_THREADS;
-    static constexpr int STEP = 32;  // rows between chunks, on either side
+    static constexpr int STEP = MMA_THREADS / 4;  // rows between chunks, on either side
     static constexpr int ABREAST = K_CONTIGUOUS ? WIDTH : MMA_THREADS / BK;  // threads that share a line
+    static constexpr int GROUP = K_CONTIGUOUS ? WIDTH : 128 / BK;            // neighbours among them; the next 128 threads take the chunks beside
     static constexpr bool PAIRS = !K_CONTIGUOUS && sizeof(T) == 4;
     static_assert(STEP == (K_CONTIGUOUS ? MMA_THREADS / ABREAST : ABREAST * VEC), "a thread's chunks are STEP rows apart");
     static_assert(COUNT * MMA_THREADS * VEC == ROWS * BK, "the threads of a block share a stage evenly");
 
     __device__ static int line(int thread, int i) {
-        return thread / ABREAST + (K_CONTIGUOUS ? i * STEP : 0);
+        if constexpr (K_CONTIGUOUS || MMA_THREADS == 128) return thread / ABREAST + (K_CONTIGUOUS ? i * STEP : 0);
+        return thread % 128 / GROUP;
     }
     __device__ static int chunk(int thread, int i) {
-        return thread % ABREAST + (K_CONTIGUOUS ? 0 : i * ABREAST);
+        if constexpr (K_CONTIGUOUS || MMA_THREADS == 128) return thread % ABREAST + (K_CONTIGUOUS ? 0 : i * ABREAST);
+        return thread % GROUP + thread / 128 * GROUP + i * ABREAST;
     }
     __device__ static int offset(int thread, int i) {
         return place<WIDTH, PAIRS>(line(thread, i), chunk(thread, i));

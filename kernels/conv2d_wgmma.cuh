@@ -1,8 +1,8 @@
 // The convolutions of conv2d_mma.cuh on Hopper's wgmma (sm_90a), float16 and bfloat16: the same operands, epilogues and parts of K, with another
 // main loop. mma.sync reaches some six tenths of a Hopper's rate; wgmma takes its factors from shared memory without registers and ldmatrix.
 //
-// A block is one warpgroup of 128 threads and computes 64 x BN results, BN = 64, 128 or 256: one wgmma of 64 x BN x 16 twice a stage of
-// BK = 32. Operands come by cp.async as they do there; in shared memory they lie in lines of 64 bytes, as wgmma's 64-byte swizzle has them:
+// A block is one warpgroup of 128 threads, or two (MMA_BLOCK_THREADS 256) that share operand B. Each computes 64 x BN results, BN = 64, 128 or
+// 256: one wgmma of 64 x BN x 16 twice a stage of BK = 32. Operands come by cp.async as they do there; in shared memory they lie in lines of 64 bytes, as wgmma's 64-byte swizzle has them:
 // along K in the very places of place(), along N in panels of 32.
 //
 // One group of products is under way while the next stage is waited for, so a stage may be overwritten two stages later: STAGES - 2 stages
@@ -24,7 +24,7 @@ constexpr bool HAS_WGMMA = false;
 #endif
 
 template <class T, int BN, int STAGES_>
-struct WgmmaTile : MmaTile<T, 64, BN, 4, STAGES_, true, true, HAS_WGMMA> {
+struct WgmmaTile : MmaTile<T, MMA_THREADS / 2, BN, MMA_WARPS, STAGES_, true, true, HAS_WGMMA> {
     static constexpr int STAGES = STAGES_;
     static_assert(STAGES >= 4, "two stages are read while at least two are on their way");
 };
@@ -68,6 +68,8 @@ __device__ __forceinline__ void wgmma_pipeline(
     constexpr bool M_MAJOR = !SourceA::share::K_CONTIGUOUS, N_MAJOR = !SourceB::share::K_CONTIGUOUS;
     constexpr int A_STEP = M_MAJOR ? 16 * LINE_BYTES : 32, B_STEP = N_MAJOR ? 16 * LINE_BYTES : 32;
     constexpr int AHEAD = G::STAGES - 2;
+    // Where the warpgroup's 64 rows of A begin; told by one lane, so that the compiler knows it is the same for all.
+    const int my_rows = MMA_THREADS == 128 ? 0 : __shfl_sync(0xFFFFFFFFu, static_cast<int>(threadIdx.x) / 128, 0) * (64 * LINE_BYTES);
     int write = 0;
     const auto fetch = [&](bool exists) {
         if (exists) {
@@ -88,7 +90,7 @@ __device__ __forceinline__ void wgmma_pipeline(
         wgmma_fence();
 #pragma unroll
         for (int step = 0; step < 2; ++step) {
-            const unsigned char* factor = shared + read + step * A_STEP;
+            const unsigned char* factor = shared + read + my_rows + step * A_STEP;
             wgmma_step<T, G::BN, M_MAJOR, N_MAJOR>(d, factor, shared + read + G::A_BYTES + step * B_STEP);
             if constexpr (SUMS) wgmma_step<T, 8, M_MAJOR, false>(sums, factor, ones);
         }
@@ -116,7 +118,7 @@ __device__ __forceinline__ void wgmma_mainloop(SourceA& a, SourceB& b, int stage
     if constexpr (SourceA::share::K_CONTIGUOUS) {
         wgmma_pipeline<G, false>(a, b, stages, shared, nullptr, d, sums);
     } else if (results.wants_sums) {  // the same in the whole block
-        ones[threadIdx.x] = TensorCore<typename G::T>::ONES;
+        if (threadIdx.x < 128) ones[threadIdx.x] = TensorCore<typename G::T>::ONES;
         wgmma_pipeline<G, true>(a, b, stages, shared, reinterpret_cast<const unsigned char*>(ones), d, sums);
     } else {
         wgmma_pipeline<G, false>(a, b, stages, shared, nullptr, d, sums);

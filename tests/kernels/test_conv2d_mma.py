@@ -362,7 +362,7 @@ def test_the_instances_are_those_of_the_sources() -> None:
                 continue
             for instance in instances:
                 source, kernel = conv2d_mma.names(direction, precision, instance)
-                assert declarations(source)[kernel].max_threads == conv2d_mma.THREADS
+                assert declarations(source)[kernel].max_threads == instance.threads == 128
                 text = source_path(source).read_text()
                 body = text[text.index(f" {kernel}(") :].split("}")[0]
                 match = re.search(
@@ -388,15 +388,16 @@ LECTURE_LOGITS = Conv2dGeometry.of((128, 192, 1, 1), (10, 192, 1, 1))
 @pytest.mark.parametrize(
     ("arch", "g", "expected"),
     [
-        (80, LECTURE_CONV2, ("64x64:1", "64x64:1", "64x64:8")),
+        (80, LECTURE_CONV2, ("128x64:2", "128x64:2", "64x128:8")),
         (80, RESNET9_LAYER3, ("128x128:1", "128x128:1", "128x128:3")),
+        (86, RESNET9_LAYER3, ("128x128:1", "128x128:1", "128x128:2")),
         (80, RESNET9_PREP, ("64x64_narrow:1", "64x64_narrow:1", "64x32_few:216")),
-        (80, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x128:108")),
+        (80, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x128:54")),
         (80, LECTURE_LOGITS, ("64x64:1", "64x64_narrow:1", "64x64_narrow:1")),
-        (90, LECTURE_CONV2, ("64x64_wgmma:1", "64x64_wgmma:1", "64x64_wgmma:10")),
-        (90, RESNET9_LAYER3, ("64x256_wgmma:1", "64x256_wgmma:1", "64x256_wgmma:3")),
-        (90, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x128_wgmma:132")),
-        (90, LECTURE_LOGITS, ("64x64_wgmma:1", "64x64_narrow:1", "64x64_narrow:1")),
+        (90, LECTURE_CONV2, ("128x64:2", "128x64:2", "64x64_wgmma:5")),
+        (90, RESNET9_LAYER3, ("128x256_wgmma:1", "128x256_wgmma:1", "128x256_wgmma:3")),
+        (90, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x256_wgmma:132")),
+        (90, LECTURE_LOGITS, ("64x64:1", "64x64_narrow:1", "64x64_narrow:1")),
     ],
 )
 def test_which_instance_runs(arch: int, g: Conv2dGeometry, expected: tuple[str, ...]) -> None:

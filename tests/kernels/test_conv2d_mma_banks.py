@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gpucnn.backends.cuda import conv2d_mma, mma_choice
+from gpucnn.backends.cuda import mma_choice
 from tests.support.banks import extra_wavefronts, lane_values, ldmatrix_extra_wavefronts
 
+THREADS = 128  # of a block
 TYPES = {"float16": 2, "float": 4}
 
 
@@ -42,8 +43,8 @@ def test_copies_to_shared_memory_have_no_bank_conflicts(tmp_path: Path) -> None:
         for (rows, _), share in shares(type_name).items()
         for i in range(rows // 32)
     ]
-    assert conflicts(tmp_path, expressions, conv2d_mma.THREADS, 16) == []
-    values = lane_values(tmp_path, "conv2d_mma.cuh", expressions, threads=conv2d_mma.THREADS)
+    assert conflicts(tmp_path, expressions, THREADS, 16) == []
+    values = lane_values(tmp_path, "conv2d_mma.cuh", expressions, threads=THREADS)
     first = 0
     for type_name in TYPES:
         for rows, _ in shares(type_name):  # the copies fill the tile, each place once

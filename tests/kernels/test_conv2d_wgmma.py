@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gpucnn import settings
 from gpucnn.backends.cuda import conv2d_mma, mma_choice
 from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.backends.cuda.mma_choice import WGMMA, Direction, Gemm, Instance
@@ -48,13 +49,15 @@ def test_sources_hold_the_instances_of_the_table() -> None:
     for direction in CONVOLUTIONS:
         for precision in HALVES:
             names = [conv2d_mma.names(direction, precision, instance) for instance in WGMMA[direction]]
-            assert {kernel for _, kernel in names} == set(declarations(names[0][0]))
-            assert len({source for source, _ in names}) == 1
+            found = {(source, kernel) for source, _ in names for kernel in declarations(source)}
+            assert found == set(names)
+            for instance, (source, kernel) in zip(WGMMA[direction], names, strict=True):
+                assert declarations(source)[kernel].max_threads == instance.threads == 2 * instance.rows
 
 
 def test_only_sm_90_takes_them_and_only_for_whole_chunks_of_halves() -> None:
     wide = Gemm.of(Direction.FPROP, Conv2dGeometry.of((32, 256, 32, 32), (256, 256, 3, 3), padding=1), 1)
-    assert mma_choice.choose(wide, "float16", 90).instance.name == "64x256_wgmma"
+    assert mma_choice.choose(wide, "float16", 90).instance.name == "128x256_wgmma"
     for arch in (80, 89, 100, 120):
         assert mma_choice.choose(wide, "float16", arch).instance.form == "wide"
     assert mma_choice.choose(wide, "tf32", 90).instance.form == "wide"
@@ -63,16 +66,20 @@ def test_only_sm_90_takes_them_and_only_for_whole_chunks_of_halves() -> None:
         mma_choice.named("64x256_wgmma", wide, "float16", 80)
 
 
-@pytest.mark.parametrize("columns", [64, 128, 256])
+@pytest.mark.parametrize(("threads", "columns"), [(128, 64), (128, 128), (128, 256), (256, 128), (256, 256)])
 @pytest.mark.parametrize("along_k", ["true", "false"])
-def test_copies_into_a_stage_have_no_bank_conflicts(tmp_path: Any, columns: int, along_k: str) -> None:
+def test_copies_into_a_stage_have_no_bank_conflicts(tmp_path: Any, threads: int, columns: int, along_k: str) -> None:
     """Neither those of rows along K nor those of lines along N; and every chunk of a stage has a place of its own."""
-    chunks = columns * 32 // 8 // 128
+    header = tmp_path / "wgmma.cuh"
+    header.write_text(
+        f'#define MMA_BLOCK_THREADS {threads}\n#include "{settings.kernels_path() / "conv2d_wgmma.cuh"}"\n'
+    )
+    chunks = columns * 32 // 8 // threads
     places = lane_values(
         tmp_path,
-        "conv2d_wgmma.cuh",
+        str(header),
         [f"wgmma_place<Share<float16, {columns}, {along_k}>>(thread, {i})" for i in range(chunks)],
-        threads=128,
+        threads=threads,
         arch=90,
     )
     for lanes in places.reshape(-1, 32):

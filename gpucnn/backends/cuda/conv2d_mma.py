@@ -21,7 +21,6 @@ from gpucnn.backends.cuda.mma_choice import PRODUCT, Direction, Gemm, Instance
 from gpucnn.backends.launch import address
 from gpucnn.geometry import Conv2dGeometry
 
-THREADS = 128
 MOST = 1 << 30  # pixels with their padding, filter elements, rows, columns: kernels count them in int
 MOST_REACH = 1 << 15  # of a filter and of the padding, in rows or columns: wgrad keeps them in 16 bits
 LAUNCH_BYTES = 48 * 1024  # of shared memory, static included, that a launch gets without asking for more
@@ -319,7 +318,7 @@ class _Launch:
         shared = shared_bytes(tile, self.arch)
         source, kernel = names(self.direction, self.precision, tile)
         grid = (blocks, parts)
-        backend.launch(source, kernel, grid, THREADS, *arrays, partial, counters, problem, shared_mem=shared)
+        backend.launch(source, kernel, grid, tile.threads, *arrays, partial, counters, problem, shared_mem=shared)
 
 
 def names(direction: Direction, precision: str, instance: Instance) -> tuple[str, str]:
@@ -327,7 +326,7 @@ def names(direction: Direction, precision: str, instance: Instance) -> tuple[str
     tag = mma_choice.TAGS[precision]
     family = "wgrad" if direction is PRODUCT else direction.value
     prefix = "matmul_tn" if direction is PRODUCT else f"conv2d_{direction.value}"
-    core = "wgmma" if instance.form == "wgmma" else "mma"
+    core = {128: "wgmma", 256: "wgmma_pair"}[instance.threads] if instance.form == "wgmma" else "mma"
     return f"conv2d_{core}_{family}_{tag}.cu", f"{prefix}_{tag}_{instance.name}"
 
 

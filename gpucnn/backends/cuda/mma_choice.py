@@ -15,7 +15,7 @@ from gpucnn.backends.cuda.grids import MAX_ROW_BLOCKS, ceil_div
 from gpucnn.geometry import Conv2dGeometry
 
 LINE_BYTES = 64  # of a row of an operand in one stage of the kernels
-WORKSPACE = 16 << 20  # bytes of partial sums, at most: what level-2 caches hold beside the operands
+WORKSPACE = 32 << 20  # bytes of partial sums, at most: level-2 caches hold most of them beside the operands
 FAN_IN, TREE_LEVELS = 8, 6  # of the tree in which parts are added up (kernels/conv2d_mma_epilogue.cuh)
 MOST_TAPS = 15  # rows or columns of a filter in wide instances of fprop and dgrad
 SHORTEST_PART = 4  # stages of a part of K: below that a pipeline does not fill
@@ -25,8 +25,11 @@ MULTIPROCESSORS = {75: 40, 80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 120: 170
 # Products a multiprocessor and cycle with float32 sums, mma.sync (NVIDIA's architecture white papers); half for tf32.
 RATES = {75: 512, 80: 1024, 86: 512, 89: 512, 90: 1024, 100: 1024, 120: 512}
 WGMMA_RATE = 2048  # the same of sm_90a by wgmma
+# Bytes a cycle that one multiprocessor reads from the level-2 cache while all others do, its tiles' operands among
+# them: about half of the 64 that one alone can take, and less where there is less to multiply.
+L2_BYTES = {75: 20, 80: 32, 86: 16, 89: 16, 90: 32, 100: 32, 120: 16}
+SHARED_BYTES = {75: 64, 80: 164, 86: 100, 89: 100, 90: 228, 100: 228, 120: 100}  # KiB of a multiprocessor
 BLOCK_CYCLES = 1500  # from a block's start to its first product, and its epilogue
-L2_BYTES = 32  # bytes a cycle that one multiprocessor writes to and reads from the level-2 cache
 NARROW = 4  # how much slower a stage is whose operands come element by element
 
 
@@ -45,9 +48,9 @@ PRODUCT = Direction.PRODUCT
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A tile of ``rows`` x ``columns`` results. ``form``: "wide" reads 16 bytes at a time, "narrow" single elements,
-    "few" (wgrad) a wide dy and a narrow x, "wgmma" is wide and for sm_90a alone. ``resident`` blocks fit on a
-    multiprocessor; ``efficiency`` is the share of its tensor cores' rate that they reach while they run, by the shared
-    memory that a product costs.
+    "few" (wgrad) a wide dy and a narrow x, "wgmma" is wide and for sm_90a alone. A multiprocessor has registers for
+    ``resident`` blocks; ``efficiency`` is the share of its tensor cores' rate that they reach while they run, by the
+    shared memory that a product costs.
     """
 
     rows: int
@@ -65,6 +68,16 @@ class Instance:
     def stages(self, arch: int) -> int:
         """How many stages lie in shared memory."""
         return self.depth if self.form in ("wide", "wgmma") and arch >= 80 else 2
+
+    @property
+    def threads(self) -> int:
+        """Of a block: wgmma takes a warpgroup for each 64 rows."""
+        return 2 * self.rows if self.form == "wgmma" else 128
+
+    def blocks(self, arch: int) -> int:
+        """How many a multiprocessor holds; each also takes 1 KiB and what its kernel names."""
+        one = self.stages(arch) * (self.rows + self.columns) * LINE_BYTES + (2560 if self.form == "wgmma" else 1536)
+        return max(1, min(self.resident, SHARED_BYTES[_nearest(arch, SHARED_BYTES)] * 1024 // one))
 
 
 _ROWS_OF_WINDOWS = (
@@ -87,9 +100,11 @@ INSTANCES: dict[Direction, tuple[Instance, ...]] = {
     ),
     Direction.PRODUCT: (Instance(64, 64, 4, 4, 0.75), Instance(64, 64, 2, 3, 0.75, "narrow")),
 }
-# On Hopper's wgmma (kernels/conv2d_wgmma.cuh). A stage is written to shared memory once and read once, at 128 bytes a
-# cycle together: of 64 x 256 that is 40 KiB, 320 cycles for a stage that takes the tensor cores 256.
+# On Hopper's wgmma (kernels/conv2d_wgmma.cuh). A stage is written to shared memory once and read once (operand B by
+# each warpgroup), at 128 bytes a cycle together: of 64 x 256 that is 40 KiB, 320 cycles for a stage that takes the
+# tensor cores 256; of 128 x 256, 64 KiB and 512 cycles for 512.
 _WGMMA = (
+    Instance(128, 256, 8, 1, 1.0, "wgmma"),
     Instance(64, 256, 5, 2, 0.8, "wgmma"),
     Instance(64, 128, 5, 3, 0.67, "wgmma"),
     Instance(64, 64, 6, 4, 0.5, "wgmma"),
@@ -172,13 +187,12 @@ def stage_terms(precision: str) -> int:
 def partial_floats(instance: Instance, direction: Direction) -> int:
     """The floats that a block leaves for the one that adds up: its tile, in wgrad also the sums of its rows (one
     fragment column of them for each of the two or more warps that lie along the columns)."""
-    quads = instance.rows * instance.columns // 512
     sums = instance.rows // (16 * _warps_m(instance)) if direction in (Direction.WGRAD, Direction.PRODUCT) else 0
-    return (quads + sums) * 512
+    return instance.rows * instance.columns + sums * 4 * instance.threads
 
 
 def _warps_m(instance: Instance) -> int:
-    return 4 if instance.columns == 32 or instance.form == "wgmma" else 2
+    return instance.threads // 32 if instance.columns == 32 or instance.form == "wgmma" else 2
 
 
 def suits(instance: Instance, gemm: Gemm, precision: str, arch: int, aligned: bool = True) -> bool:
@@ -223,8 +237,9 @@ def _parts(gemm: Gemm, instance: Instance, precision: str, multiprocessors: int)
 
 def cycles(gemm: Gemm, choice: Choice, precision: str, arch: int, multiprocessors: int) -> float:
     """The cycles that a launch takes, counted: the products of the blocks that one multiprocessor gets, at its tensor
-    cores' rate times the tile's efficiency; a start and an end for each round of blocks that fit at a time; and with
-    K in parts, what the blocks write and read back, and what is read one after the other while they are added up.
+    cores' rate times the tile's efficiency, or the time in which their operands come from the level-2 cache where that
+    is longer; a start and an end for each round of blocks that fit at a time; and with K in parts, what the blocks
+    write and read back, and what is read one after the other while they are added up.
     """
     tile = choice.instance
     rate: float = WGMMA_RATE if tile.form == "wgmma" else RATES[_nearest(arch, RATES)]
@@ -232,14 +247,17 @@ def cycles(gemm: Gemm, choice: Choice, precision: str, arch: int, multiprocessor
     rate /= 1 if tile.form in ("wide", "wgmma") else NARROW
     blocks = gemm.tiles(tile) * choice.parts
     alone = ceil_div(blocks, multiprocessors)  # blocks of the busiest multiprocessor
-    rounds = ceil_div(blocks, multiprocessors * tile.resident)
-    products = tile.rows * tile.columns * min(choice.terms, ceil_div(gemm.terms, 32) * 32)
-    # A block that is alone on its multiprocessor cannot keep the tensor cores busy while it waits.
-    busy = min(1.0, 0.5 + 0.25 * min(alone, tile.resident))
-    total = alone * products / (rate * busy) + rounds * BLOCK_CYCLES
+    resident, l2_bytes = tile.blocks(arch), L2_BYTES[_nearest(arch, L2_BYTES)]
+    rounds = ceil_div(blocks, multiprocessors * resident)
+    terms = min(choice.terms, ceil_div(gemm.terms, 32) * 32)
+    # Four warps that are alone on their multiprocessor cannot keep the tensor cores busy while they wait.
+    busy = min(1.0, 0.5 + 0.25 * min(alone, resident) * tile.threads / 128)
+    multiplying = tile.rows * tile.columns * terms / (rate * busy)
+    reading = (tile.rows + tile.columns) * terms * LINE_BYTES / stage_terms(precision) / l2_bytes
+    total = alone * max(multiplying, reading) + rounds * BLOCK_CYCLES
     if choice.parts > 1:
         moved = partial_floats(tile, gemm.direction) * 4
-        total += (2 * alone + _reads_in_turn(choice.parts)) * moved / L2_BYTES
+        total += (2 * alone + _reads_in_turn(choice.parts)) * moved / l2_bytes
     return total
 
 
