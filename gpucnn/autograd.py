@@ -144,8 +144,7 @@ class Context:
     Any attribute may be set on it; tensors go through save_for_backward.
     """
 
-    takes_deferred: str | None = None  # see functional/deferred.py
-    takes_any_order = False
+    takes_deferred: tuple[str, ...] = ()  # see functional/deferred.py
 
     def __init__(self, name: str, needs_input_grad: tuple[bool, ...]) -> None:
         self._name = name

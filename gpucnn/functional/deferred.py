@@ -10,8 +10,8 @@ A gradient is deferred only if the call that it goes to says in its context that
 (``takes_deferred``), which no function outside of this package does; so none outlives the walk back with its launch
 still to come.
 
-A context with ``takes_any_order`` takes gradients of images in C order too: only its deferred gradient reads them, and
-it can. Reshape leaves out its transpose then.
+Reshape's backward alike leaves out its transpose where the images that it gives go to such a max pooling, whose launch
+can read them in C order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 from gpucnn.autograd import Version, running_on
 from gpucnn.tensor import Tensor
 
-POOLED = "pooled"  # of max pooling: the gradient of its output, the index, the geometry
+IN_C_ORDER = "in C order"  # of reshape: the array (N, C, H, W) that is not yet in the memory order of images
+POOLED = "pooled"  # of max pooling: the gradient of its output in either order, the index, the geometry
 NORMALISED = "normalised"  # of local response normalisation: what lrn_backward takes, without what is kept
 
 
@@ -98,7 +99,7 @@ class Deferred(Tensor):
 
 def taken(x: Tensor, kind: str) -> bool:
     """Whether the call that made ``x`` takes its gradient deferred, as one of ``kind``."""
-    return x.backend.recomputes and x.node is not None and x.node.ctx.takes_deferred == kind
+    return x.backend.recomputes and x.node is not None and kind in x.node.ctx.takes_deferred
 
 
 def parts(grad: Tensor, kind: str) -> tuple[Any, ...] | None:

@@ -43,7 +43,7 @@ class LocalResponseNorm(Function):
         y, ctx.kept = x.backend.lrn_forward(_channels_last(x.data), size, alpha, beta, k, keep)
         ctx.constants = size, alpha, beta, k
         ctx.defers = x.ndim == 4 and deferred.taken(x, NORMALISED)
-        ctx.takes_deferred = POOLED if x.ndim == 4 else None
+        ctx.takes_deferred = (POOLED,) if x.ndim == 4 else ()
         return Tensor(_channels_second(y), x.device)
 
     @staticmethod
@@ -53,8 +53,7 @@ class LocalResponseNorm(Function):
         size, alpha, beta, k = ctx.constants
         if (pooled := deferred.parts(grad, POOLED)) is not None:
             dy, index, g = pooled
-            given = layout.settled(dy.data).transpose(0, 2, 3, 1)
-            dx = backend.lrn_backward_of_pooled(given, index, g, x_data, size, alpha, beta, k, mask)
+            dx = backend.lrn_backward_of_pooled(dy.transpose(0, 2, 3, 1), index, g, x_data, size, alpha, beta, k, mask)
             gradient = Tensor(_channels_second(dx), grad.device)
         elif ctx.defers:
             dy = _channels_last(grad.data)

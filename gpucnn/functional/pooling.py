@@ -9,7 +9,7 @@ from gpucnn import layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks, deferred
 from gpucnn.functional.convolution import image_memory, image_tensor
-from gpucnn.functional.deferred import NORMALISED, POOLED
+from gpucnn.functional.deferred import IN_C_ORDER, NORMALISED, POOLED
 from gpucnn.functional.rectified import keep, pass_on
 from gpucnn.functional.shape import channels_last
 from gpucnn.geometry import AdaptivePool2dGeometry, Padding, Pair, Pool2dGeometry, check_output_length
@@ -26,8 +26,8 @@ class MaxPool2d(Function):
         y, ctx.index = x.backend.max_pool2d_forward(image_memory(x, data_format), g)
         ctx.g, ctx.data_format = g, data_format
         by_channels = data_format == "NCHW"  # as local response normalisation has them
-        ctx.takes_deferred = NORMALISED if by_channels else None
-        ctx.defers = ctx.takes_any_order = by_channels and deferred.taken(x, POOLED)
+        ctx.defers = by_channels and deferred.taken(x, POOLED)
+        ctx.takes_deferred = (NORMALISED,) * by_channels + (IN_C_ORDER,) * ctx.defers
         return keep(ctx, x, image_tensor(y, x, data_format))
 
     @staticmethod
@@ -38,12 +38,13 @@ class MaxPool2d(Function):
             dx_data = backend.max_pool2d_backward_of_lrn(dy, x, size, alpha, beta, k, mask, index, g)
             dx = image_tensor(dx_data, grad, data_format)
         elif ctx.defers:
+            flat = deferred.parts(grad, IN_C_ORDER)
+            dy = layout.settled(grad.data) if flat is None else flat[0]
 
             def launch() -> Any:
-                dy = layout.nhwc(channels_last(backend, grad.data))
-                return layout.nchw(backend.max_pool2d_backward(dy, index, g))
+                return layout.nchw(backend.max_pool2d_backward(layout.nhwc(channels_last(backend, dy)), index, g))
 
-            dx = deferred.Deferred(POOLED, (grad, index, g), launch, grad, (g.N, g.C, g.H, g.W))
+            dx = deferred.Deferred(POOLED, (dy, index, g), launch, grad, (g.N, g.C, g.H, g.W))
         else:
             dx = image_tensor(backend.max_pool2d_backward(image_memory(grad, data_format), index, g), grad, data_format)
         return pass_on(ctx, dx), None, None

@@ -12,7 +12,8 @@ from gpucnn import backends, dtypes, indexing, layout
 from gpucnn.autograd import Function, running_on
 from gpucnn.device import Device
 from gpucnn.device import device as _device
-from gpucnn.functional import checks
+from gpucnn.functional import checks, deferred
+from gpucnn.functional.deferred import IN_C_ORDER
 from gpucnn.functional.operands import common_dtype, unbroadcast
 from gpucnn.functional.rectified import keep, pass_on
 from gpucnn.tensor import Tensor, float16, float32, float64, int64
@@ -31,7 +32,7 @@ class Reshape(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         ctx.shape = x.shape
-        ctx.any_order = x.node is not None and x.node.ctx.takes_any_order  # see functional/deferred.py
+        ctx.defers = deferred.taken(x, IN_C_ORDER)
         if x.shape == shape:
             return keep(ctx, x, _alias(x, x.data))
         return keep(ctx, x, _alias(x, _reshaped(x, shape)))
@@ -40,8 +41,10 @@ class Reshape(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         if grad.shape == ctx.shape:
             return pass_on(ctx, grad), None
-        if ctx.any_order and grad.data.flags.c_contiguous:
-            return pass_on(ctx, Tensor(grad.data.reshape(ctx.shape), grad.device)), None
+        if ctx.defers and grad.data.flags.c_contiguous:
+            flat = grad.data.reshape(ctx.shape)
+            dx = deferred.Deferred(IN_C_ORDER, (flat,), lambda: channels_last(grad.backend, flat), grad, ctx.shape)
+            return pass_on(ctx, dx), None
         return pass_on(ctx, Tensor(_reshaped(grad, ctx.shape), grad.device)), None
 
 

@@ -90,6 +90,9 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
     backend.max_pool2d_backward(array(p.output_shape), index, p)
     _, kept = backend.lrn_forward(x, 9, 1e-3, 0.75, 1.0, True)
     backend.lrn_backward(x, x, kept, 9, 1e-3, 0.75, 1.0)
+    planes = array((8, 64, 12, 12)).transpose(0, 2, 3, 1)
+    backend.lrn_backward_of_pooled(planes, index, p, x, 9, 1e-3, 0.75, 1.0)
+    backend.max_pool2d_backward_of_lrn(*(array(p.output_shape) for _ in "yx"), 9, 1e-3, 0.75, 1.0, True, index, p)
     weight = array((64,))
     statistics = backend.batch_norm_statistics(x, array((64,)), array((64,)), 0.1)
     backend.batch_norm_forward(x, statistics, weight, weight, 1e-5)
@@ -104,6 +107,7 @@ def test_every_family_of_kernels_is_launched(backend: Any) -> None:
         "conv2d_fprop_128x64_vec4", "conv2d_fprop_128x64_vec4", "conv2d_dgrad_128x64_vec4",
         "conv2d_wgrad_64x128_vec4", "column_sums",
         "max_pool2d_forward_3x3_vec4", "max_pool2d_backward_3x3_vec4", "lrn_forward_9_vec4", "lrn_backward_9_vec4",
+        "lrn_backward_pool_9_vec4", "max_pool2d_backward_lrn_9_vec4",
         "batch_norm_statistics_vec4", "batch_norm_forward_vec4", "batch_norm_sums_vec4", "batch_norm_backward_vec4",
         "dropout_vec4",
         "gemm_nt_128x64_vec4", "cross_entropy_forward_long", "cross_entropy_backward_long", "cross_entropy_step_long",

@@ -63,6 +63,8 @@ NETWORKS: dict[str, tuple[Network, int]] = {
     "a function between": (lambda x: pool(Seen.apply(norm(x))), 0),
     "other windows": (lambda x: F.max_pool2d(F.local_response_norm(x, 4, alpha=0.5), 2), 0),
     "flatten, unflatten": (lambda x: pool(norm(x)).flatten(1).reshape(2, 16, 35).transpose(1, 2), 2),
+    "flattened, and read as it is": (lambda x: (lambda y: 0.5 * y.flatten(1) + (y * y).flatten(1))(pool(norm(x))), 1),
+    "flattened twice": (lambda x: (lambda y: y.flatten(1) * y.flatten(1))(pool(norm(x))), 1),
     "channels last": (lambda x: F.max_pool2d(norm(x), 3, 2, 1, data_format="NHWC"), 0),
 }
 
