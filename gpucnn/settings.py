@@ -103,9 +103,10 @@ def data_dir() -> Path | None:
 def cache_dir() -> Path:
     """The folder of compiled kernels and downloads, created on first use.
 
-    GPUCNN_CACHE_DIR names it. Otherwise it is the user's cache folder (platformdirs), or, where that cannot be
-    written, a folder of this user alone below the temporary directory; a warning is logged once. Raises OSError where
-    GPUCNN_CACHE_DIR cannot be created: a folder that was asked for by name is not replaced by another.
+    GPUCNN_CACHE_DIR names it. Otherwise it is the user's cache folder (platformdirs; ~/.cache in a checkout that is
+    used without it), or, where that cannot be written, a folder of this user alone below the temporary directory; a
+    warning is logged once. Raises OSError where GPUCNN_CACHE_DIR cannot be created: a folder that was asked for by
+    name is not replaced by another.
     """
     named = os.environ.get("GPUCNN_CACHE_DIR", "")
     if named:
@@ -115,9 +116,7 @@ def cache_dir() -> Path:
         except OSError as error:
             raise OSError(f"the folder that GPUCNN_CACHE_DIR names cannot be created: {error}") from error
         return path.absolute()
-    import platformdirs
-
-    path = platformdirs.user_cache_path("gpucnn", appauthor=False)
+    path = _user_cache()
     try:
         path.mkdir(parents=True, exist_ok=True)
         if os.access(path, os.W_OK | os.X_OK):
@@ -126,6 +125,14 @@ def cache_dir() -> Path:
     except OSError as error:
         problem = str(error)
     return _temporary_cache(path, problem)
+
+
+def _user_cache() -> Path:
+    try:
+        import platformdirs
+    except ImportError:
+        return Path(os.path.expanduser("~")) / ".cache" / "gpucnn"
+    return platformdirs.user_cache_path("gpucnn", appauthor=False)
 
 
 _temporary: dict[Path, Path] = {}  # what serves instead of which unwritable folder, so that each is warned about once

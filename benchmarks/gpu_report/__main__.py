@@ -4,6 +4,7 @@
     python -m benchmarks.gpu_report tests memcheck           these two
     python -m benchmarks.gpu_report --list                   what steps there are
     python -m benchmarks.gpu_report --missing                those that have no JSON yet
+    python -m benchmarks.gpu_report --table DIR              a report's figures as Markdown, measuring nothing
 
 A step that fails is recorded, and the next one begins. Exit status 0 where every step that ran was in order, 1 where
 one was not, 2 for bad input or a machine without a GPU.
@@ -20,21 +21,30 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.gpu_report import table
 from benchmarks.gpu_report.steps import ROOT, STEPS, Place
 
 FOLDER = ROOT / "benchmarks" / "results" / "gpu-report"
-SECONDS = 1500.0  # that one program may take: a hang ends, and the next step begins
+SECONDS = 540.0  # that one program may take: a hang ends, and the next step begins
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line above."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_report", description="Measure a machine's GPU.")
     parser.add_argument("steps", nargs="*", metavar="STEP", help="steps to run; default: all, in their order")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where STEP.json and the logs go")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where each STEP.json goes")
+    parser.add_argument("--logs", type=Path, help="where the programs' output goes; default: logs in the same folder")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="the most that one program of a step may take")
     parser.add_argument("--missing", action="store_true", help="leave out steps that have their JSON")
     parser.add_argument("--list", action="store_true", help="name the steps and what they do")
+    parser.add_argument("--table", type=Path, metavar="DIR", help="print the report in DIR as Markdown")
     given = parser.parse_args(arguments)
+    if given.table is not None:
+        try:
+            print(table.as_markdown(table.read(given.table)), end="")
+        except ValueError as error:
+            parser.error(str(error))
+        return 0
     if given.list:
         for name, step in STEPS.items():
             print(f"{name:32} {(step.__doc__ or '').splitlines()[0]}")
@@ -53,21 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = [name for name in STEPS if name in given.steps or not given.steps]
     if given.missing:
         wanted = [name for name in wanted if not (given.out / f"{name}.json").is_file()]
-    return report(wanted, given.out, given.seconds)
+    return report(wanted, given.out, given.logs or given.out / "logs", given.seconds)
 
 
-def report(wanted: Sequence[str], out: Path, seconds: float) -> int:
+def report(wanted: Sequence[str], out: Path, logs: Path, seconds: float) -> int:
     """Run the steps ``wanted``; 1 where one was not in order."""
     from gpucnn import machine
     from gpucnn.serialization import atomic_write
 
-    out = out.absolute()
+    out, logs = out.absolute(), logs.absolute()
     status = 0
     for name in wanted:
         print(f"{name} ...", flush=True)
         started = time.perf_counter()
         try:
-            found = STEPS[name](Place(out / "logs" / name, seconds))
+            found = STEPS[name](Place(logs / name, seconds))
         except Exception:  # whatever it is: it is this step's result, and the others go on
             found = {"ok": False, "why": traceback.format_exc()}
         took = time.perf_counter() - started
@@ -75,6 +85,8 @@ def report(wanted: Sequence[str], out: Path, seconds: float) -> int:
         record = {**head, "machine": machine.describe(), **found}
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(out / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
+        if "left_out" in found:
+            print(f"{name}: left out: {found['left_out']}", flush=True)
         print(f"{name}: {'in order' if found['ok'] else 'NOT in order'} in {took:.1f} s", flush=True)
         status = status if found["ok"] else 1
     return status

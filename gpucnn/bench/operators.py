@@ -107,10 +107,9 @@ def peer_call(
 
 
 def compare(
-    shape: Shape, direction: str, precision: str, device: str, peers: bool, repeats: int = REPEATS
+    inputs: Inputs, shape: Shape, direction: str, precision: str, device: str, peers: bool, repeats: int = REPEATS
 ) -> dict[str, Any]:
     """One row: all who can do this, in turn, repeat by repeat."""
-    inputs = Inputs.random(shape)
     theirs = device if device.startswith("cuda") else "cpu"
     calls = {"gpucnn": our_call(inputs, shape, direction, precision, device)}
     if peers:
@@ -174,9 +173,11 @@ def measure(
         "geometric_means": {}, "rows": rows,
     }  # fmt: skip
     for shape in shapes:
+        inputs: Inputs | None = None  # made once: a billion variates take the host longer than the GPU all the rest
         for direction in DIRECTIONS:
             try:
-                row = compare(shape, direction, precision, device, peers, repeats)
+                inputs = inputs or Inputs.random(shape)
+                row = compare(inputs, shape, direction, precision, device, peers, repeats)
             except Exception as error:  # its row says so, and the others go on
                 row = {"shape": shape.name, "direction": direction, "error": f"{type(error).__name__}: {error}"}
             if roof is not None and "results" in row:

@@ -43,6 +43,10 @@ class Pipeline:
             )
             self.scale, self.shift = (1 / (255 * std)).to(device), (-mean / std).to(device)
 
+    def tensors(self) -> list[Tensor]:
+        """What lies on the device from the start and stays where it is."""
+        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+
     def __call__(self, chosen: Tensor, odd_epoch: Tensor) -> tuple[Tensor, Tensor]:
         """Images float32 (n, C, H', W') and labels of the data set's ``chosen`` (n,); ``odd_epoch``: bool ()."""
         images = self._lecture(chosen) if isinstance(self.transform, LectureTrain) else self._augment(chosen, odd_epoch)

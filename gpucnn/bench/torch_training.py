@@ -28,11 +28,17 @@ class Mode:
         channels_last: the memory layout of images and filters.
         compiled: the mode of torch.compile, or None for eager.
         captured: whether the whole step, optimizers included, is one CUDA graph.
+        precisions: in which it may be the fastest; empty for all.
     """
 
     channels_last: bool
     compiled: str | None = None
     captured: bool = False
+    precisions: tuple[str, ...] = ()
+
+    def suits(self, precision: str) -> bool:
+        """Whether it is measured in ``precision``."""
+        return not self.precisions or precision in self.precisions
 
 
 MODES = {
@@ -41,6 +47,9 @@ MODES = {
     "reduce-overhead": Mode(channels_last=True, compiled="reduce-overhead"),
     "max-autotune": Mode(channels_last=True, compiled="max-autotune"),
     "max-autotune, step captured": Mode(channels_last=True, compiled="max-autotune-no-cudagraphs", captured=True),
+    "contiguous, step captured": Mode(  # cuDNN's Winograd and FFT are of this layout
+        channels_last=False, compiled="max-autotune-no-cudagraphs", captured=True, precisions=("float32",)
+    ),
 }
 """From what everybody writes to what PyTorch can do. In half precision all of them run under autocast; losses are not
 scaled, which leaves PyTorch less to do than gpucnn."""
@@ -78,6 +87,8 @@ class TorchTraining:
         self.loss = torch.zeros((), device=self.device)
         self.forward: Any = self._forward
         if mode.compiled is not None:
+            for tensor in (*self.pipeline.tensors(), self.chosen, self.odd_epoch):
+                torch._dynamo.mark_static_address(tensor)  # or each replay would copy it, the data set too
             options: dict[str, Any] = {"mode": mode.compiled} if backend is None else {"backend": backend}
             self.forward = torch.compile(self._forward, **options)
         self._batches = self._all_batches()
@@ -88,7 +99,8 @@ class TorchTraining:
         for _ in range(steps):
             chosen, odd = next(self._batches)
             self.chosen.copy_(chosen)
-            self.odd_epoch.fill_(odd)
+            if odd is not None:
+                self.odd_epoch.fill_(odd)
             if self._graph is None:
                 self._step()
             else:
@@ -160,13 +172,15 @@ class TorchTraining:
         """In half precision in bfloat16, as airbench94_muon has it; compiled in the modes that compile."""
         iterate = newton_schulz
         if self.mode.compiled is not None:
-            iterate = torch.compile(newton_schulz, **({} if backend is None else {"backend": backend}))
+            options: dict[str, Any] = {} if backend is None else {"backend": backend}
+            iterate = torch.compile(newton_schulz, dynamic=False, **options)  # few shapes: a kernel for each
         return iterate if self.half is None else lambda g, steps: iterate(g.bfloat16(), steps).to(g.dtype)
 
-    def _all_batches(self) -> Iterator[tuple[Tensor, bool]]:
+    def _all_batches(self) -> Iterator[tuple[Tensor, bool | None]]:
+        """Indices of a batch, and whether the epoch is odd where that changes."""
         n, size, epoch = len(self.pipeline.labels), self.config.batch_size, 0
         while True:
             order = torch.randperm(n, device=self.device)
             for first in range(0, n - size + 1, size):
-                yield order[first : first + size], epoch % 2 == 1
+                yield order[first : first + size], epoch % 2 == 1 if first == 0 else None
             epoch += 1

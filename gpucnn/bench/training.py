@@ -4,7 +4,8 @@
 
 Both sides do the whole step: choice and augmentation of a batch out of a resident data set of random images, forward,
 loss, backward, optimizers, moving average; the learning rate stays. A repeat is timed from an idle device to an idle
-device. The record is written after each repeat, so that what is measured stays if the rest takes too long.
+device. Each is timed once as soon as it is ready (torch.compile may take a minute), which does not count, and then
+they take turns; the record is written after each repeat, so that what is measured stays if the rest takes too long.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gpucnn.bench.record import percentile
 from gpucnn.training import Callback
 
 STEPS, REPEATS, WARM_UP_STEPS = 100, 7, 12
+MAKING_SECONDS = 150.0  # after which nobody else is made: torch.compile may take minutes for each
 IMAGES = 50_000
 RATE = 0.1  # of a recipe's learning rates: labels are random, and the schedules' first steps are left out
 OURS = {"one CUDA graph": True, "eager": False}  # by mode: Trainer's ``graph``
@@ -51,11 +53,12 @@ class _Count(Callback):
 
 class OurTraining:
     """Training steps of a recipe in gpucnn, by the trainer that ``gpucnn train`` has. Arguments: see TorchTraining;
-    ``graph`` is Trainer's."""
+    ``graph`` is Trainer's, ``options`` are the network's."""
 
     def __init__(
-        self, config: Any, images: Any, labels: Any, precision: str, device: str, graph: bool | None, rate: float = 1.0
-    ) -> None:
+        self, config: Any, images: Any, labels: Any, precision: str, device: str, graph: bool | None, rate: float = 1.0,
+        **options: Any,
+    ) -> None:  # fmt: skip
         import gpucnn
         from gpucnn import backends, models, training
         from gpucnn.data import Dataset, loader_for
@@ -64,7 +67,7 @@ class OurTraining:
 
         gpucnn.manual_seed(0)
         self._backend: Any = backends.get(gpucnn.device(device))
-        model = models.create(config.model, device=device)
+        self.model = model = models.create(config.model, device=device, **options)
         data = Dataset(images, labels, tuple(map(str, range(10))), name="random images")
         transform = _transform(config, model)
         loader = loader_for(data, config.batch_size, True, transform, drop_last=True, seed=0, device=device)
@@ -135,6 +138,8 @@ def contestants(
         theirs = device if device.startswith("cuda") else "cpu"
         transform = _transform(config, model).transform  # without the adaption: images have the network's channels
         for mode, how in MODES.items():
+            if not how.suits(precision):
+                continue
             made[f"PyTorch {mode}"] = lambda how=how: TorchTraining(  # type: ignore[misc]
                 config, images, labels, transform, precision, theirs, how, RATE, backend
             )
@@ -144,39 +149,69 @@ def contestants(
 def measure(
     made: dict[str, Callable[[], Any]], batch_size: int, steps: int, repeats: int,
     keep: Callable[[dict[str, Any]], None] = lambda results: None, say: Callable[[str], None] = lambda line: None,
+    making_seconds: float = MAKING_SECONDS,
 ) -> dict[str, Any]:  # fmt: skip
-    """By name: examples/sec of each repeat, median, 20th and 80th percentile, last loss; or "error". They take turns,
-    a repeat each; ``keep`` gets the results after each round."""
+    """By name: examples/sec of each repeat, median, 20th and 80th percentile, last loss, "first" (examples/sec when
+    it was ready), seconds of making; or "error". They take turns, a repeat each; ``keep`` gets the results after each
+    round, and whenever one is ready. Who comes when ``making_seconds`` are gone is "left_out"."""
     results: dict[str, Any] = {}
     running: dict[str, Any] = {}
+    speeds: dict[str, list[float]] = {}
+
+    def timed(name: str) -> float | None:
+        try:
+            start = time.perf_counter()
+            running[name].run(steps)
+            running[name].synchronize()
+            return steps * batch_size / (time.perf_counter() - start)
+        except Exception as error:  # it is this one's result, and the others go on
+            failed(name, error)
+            return None
+
+    def failed(name: str, error: Exception) -> None:
+        running.pop(name, None)
+        results[name] = {**results.get(name, {}), "error": f"{type(error).__name__}: {error}"}
+        say(f"{name}: {results[name]['error']}")
+
+    began = time.perf_counter()
     for name, make in made.items():
+        start = time.perf_counter()
+        if start - began > making_seconds:
+            results[name] = {"left_out": f"making the others took {start - began:.0f} s"}
+            say(f"{name}: left out, {results[name]['left_out']}")
+            continue
         try:
             running[name] = make()
             running[name].run(WARM_UP_STEPS)
             running[name].synchronize()
-        except Exception as error:  # it is this one's result, and the others go on
-            running.pop(name, None)
-            results[name] = {"error": f"{type(error).__name__}: {error}"}
-            say(f"{name}: {results[name]['error']}")
-    speeds: dict[str, list[float]] = {name: [] for name in running}
+        except Exception as error:
+            failed(name, error)
+            continue
+        seconds = time.perf_counter() - start
+        first = timed(name)
+        if first is not None:
+            speeds[name] = []
+            results[name] = {"first": round(first, 1), "making_seconds": round(seconds, 1)}
+            say(f"{name}: ready in {seconds:.1f} s, {first:,.0f} examples/sec at first")
+        keep(results)
     for repeat in range(repeats):
-        for name, contestant in running.items():
-            start = time.perf_counter()
-            contestant.run(steps)
-            contestant.synchronize()
-            speeds[name].append(steps * batch_size / (time.perf_counter() - start))
-            say(f"{repeat + 1}/{repeats} {name}: {speeds[name][-1]:,.0f} examples/sec")
-        for name, mine in speeds.items():
-            results[name] = {
+        for name in list(running):
+            speed = timed(name)
+            if speed is not None:
+                speeds[name].append(speed)
+                say(f"{repeat + 1}/{repeats} {name}: {speed:,.0f} examples/sec")
+        for name in running:
+            mine = speeds[name]
+            results[name] |= {
                 "examples_per_second": [round(speed, 1) for speed in mine], "median": statistics.median(mine),
                 "p20": percentile(tuple(mine), 20), "p80": percentile(tuple(mine), 80),
             }  # fmt: skip
         keep(results)
-    for name, contestant in running.items():
+    for name in list(running):
         try:
-            results[name]["loss"] = contestant.last_loss()
+            results[name]["loss"] = running[name].last_loss()
         except Exception as error:
-            results[name]["error"] = f"{type(error).__name__}: {error}"
+            failed(name, error)
     keep(results)
     return results
 
@@ -186,7 +221,7 @@ def ratio(results: dict[str, Any]) -> float | None:
     best = {"gpucnn": 0.0, "PyTorch": 0.0}
     for name, result in results.items():
         side = name.split()[0]
-        if "error" not in result:
+        if "error" not in result and "median" in result:
             best[side] = max(best[side], result["median"])
     return best["gpucnn"] / best["PyTorch"] if all(best.values()) else None
 
@@ -202,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--images", type=int, default=IMAGES, help="of the data set")
     parser.add_argument("--only", default="", help="contestants whose names contain this")
+    parser.add_argument("--making-seconds", type=float, default=MAKING_SECONDS, help="after which nobody else is made")
     parser.add_argument("--no-peers", action="store_true", help="leave PyTorch out")
     parser.add_argument("--compile-backend", help="of torch.compile, in the place of its own, to try the command out")
     parser.add_argument("--json", type=Path, help="the file to write, anew after each repeat")
@@ -224,7 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def keep(results: dict[str, Any]) -> None:
         timing.keep(given.json, {**head, "ratio": ratio(results), "results": results})
 
-    results = measure(made, head["batch_size"], given.steps, given.repeats, keep, lambda text: print(text, flush=True))
+    results = measure(
+        made, head["batch_size"], given.steps, given.repeats, keep, lambda text: print(text, flush=True),
+        given.making_seconds,
+    )  # fmt: skip
     keep(results)
     found = ratio(results)
     print(f"gpucnn's best / PyTorch's best: {'not measured' if found is None else f'{found:.2f}'}")

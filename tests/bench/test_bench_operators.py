@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from gpucnn.bench import operators
+from gpucnn.bench import operators, timing
 from gpucnn.bench.shapes import SHAPES, Shape
 
 
@@ -60,6 +63,39 @@ def test_a_row_that_fails_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatc
     assert ["error" in row for row in record["rows"]] == [True] * 3 + [False] * 3
     assert kept == [1, 2, 3, 4, 5, 6]
     assert operators.line(record["rows"][0]).startswith("a bad 1x1x2x2 1x5x5") and "ValueError" in str(record["rows"])
+
+
+def test_arrays_of_a_shape_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, make = [], operators.Inputs.random
+    monkeypatch.setattr(operators.Inputs, "random", lambda shape: made.append(shape.name) or make(shape))
+    shapes = [Shape("a", "b", 1, 1, 2, 1, 1), Shape("a", "c", 1, 1, 3, 1, 1)]
+    record = operators.measure("float32", "cpu", shapes=shapes, peers=False, repeats=1)
+    assert len(record["rows"]) == 6 and made == [shape.name for shape in shapes]
+
+
+def test_a_call_is_launched_while_the_gpu_fills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a millisecond at least, at the most that any GPU's memory gives: launching takes the host less."""
+    did: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            did.append("event")
+
+        def synchronize(self) -> None:
+            did.append("wait")
+
+    place = lambda *_: contextlib.nullcontext()  # noqa: E731
+    place.null = contextlib.nullcontext()  # type: ignore[attr-defined]
+    cuda = SimpleNamespace(Device=place, Stream=place, Event=Event, get_elapsed_time=lambda start, end: 3.0)
+    flush = SimpleNamespace(fill=lambda value: did.append("fill"))
+    fake = SimpleNamespace(cuda=cuda, uint8="uint8", empty=lambda size, dtype: flush)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    timer = timing.timer("cuda:0")
+    taken = timer(lambda: did.append("call"))
+    fills = did.count("fill")
+    assert did == ["fill"] * fills + ["event", "call", "event"]
+    assert fills * timing.FLUSH_BYTES / 5e12 > 5e-4
+    assert timer.seconds(taken) == 3e-3 and did[-1] == "wait"
 
 
 def test_geometric_means_are_of_the_rows_that_have_a_peer() -> None:

@@ -161,3 +161,11 @@ def test_the_kernels_are_found_in_the_source_tree_and_in_a_wheel(monkeypatch, tm
         settings.kernels_path()
     (package / "kernels" / "common.cuh").write_text("")
     assert settings.kernels_path() == package / "kernels"
+
+
+def test_without_platformdirs_the_cache_is_in_the_home(clean_environment, monkeypatch, tmp_path) -> None:
+    """A checkout on a machine that has CuPy and little else."""
+    monkeypatch.delenv("GPUCNN_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert settings.cache_dir() == tmp_path / ".cache" / "gpucnn"
