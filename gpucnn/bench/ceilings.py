@@ -14,6 +14,7 @@ class Ceilings:
 
     Args:
         name: as people call it.
+        arch: its compute capability, 80 for sm_80.
         flops: FLOP/s by kind of arithmetic: "float32" on CUDA cores; "tf32" and "float16" (also bfloat16) dense on
             tensor cores with float32 sums. What a GPU does not have is not there.
         bandwidth: bytes/s of its memory.
@@ -21,6 +22,7 @@ class Ceilings:
     """
 
     name: str
+    arch: int
     flops: Mapping[str, float]
     bandwidth: float
     source: str
@@ -37,25 +39,25 @@ class Ceilings:
 
 
 def _ceilings(
-    name: str, float32: float, half: float | None, tf32: float | None, gigabytes: float, source: str
+    name: str, arch: int, float32: float, half: float | None, tf32: float | None, gigabytes: float, source: str
 ) -> Ceilings:
     """Rates in TFLOP/s."""
     given = {"float32": float32, "tf32": tf32, "float16": half}
     return Ceilings(
-        name, {kind: rate * 1e12 for kind, rate in given.items() if rate is not None}, gigabytes * 1e9, source
+        name, arch, {kind: rate * 1e12 for kind, rate in given.items() if rate is not None}, gigabytes * 1e9, source
     )
 
 
 DATA_SHEET = "NVIDIA's data sheet, dense"
 GPUS = {
     # 790 TFLOP/s and 4.3 TB/s are what a large bfloat16 product and a copy reach there; NVIDIA states 989 and 4.8.
-    "h200": _ceilings("H200", 67, 790, 395, 4300, "a large bfloat16 product, tf32 at half its rate, and a copy"),
-    "h100": _ceilings("H100 SXM", 67, 989, 495, 3350, DATA_SHEET),
-    "a100": _ceilings("A100 SXM 80 GB", 19.5, 312, 156, 2039, DATA_SHEET),
-    "rtx4090": _ceilings("GeForce RTX 4090", 82.6, 165.2, 82.6, 1008, DATA_SHEET),
-    "rtx3090": _ceilings("GeForce RTX 3090", 35.6, 71, 35.6, 936, DATA_SHEET),
-    "t4": _ceilings("T4", 8.1, 65, None, 320, DATA_SHEET),
-    "gtx1070": _ceilings("GeForce GTX 1070", 6.5, None, None, 256, DATA_SHEET),
+    "h200": _ceilings("H200", 90, 67, 790, 395, 4300, "a large bfloat16 product, tf32 at half its rate, and a copy"),
+    "h100": _ceilings("H100 SXM", 90, 67, 989, 495, 3350, DATA_SHEET),
+    "a100": _ceilings("A100 SXM 80 GB", 80, 19.5, 312, 156, 2039, DATA_SHEET),
+    "rtx4090": _ceilings("GeForce RTX 4090", 89, 82.6, 165.2, 82.6, 1008, DATA_SHEET),
+    "rtx3090": _ceilings("GeForce RTX 3090", 86, 35.6, 71, 35.6, 936, DATA_SHEET),
+    "t4": _ceilings("T4", 75, 8.1, 65, None, 320, DATA_SHEET),
+    "gtx1070": _ceilings("GeForce GTX 1070", 61, 6.5, None, None, 256, DATA_SHEET),
 }
 
 

@@ -15,36 +15,51 @@ MOST_TILES = 1 << 16  # of a launch whose last block adds up what the others lef
 FEW = 2  # images of the step that only loads kernels and makes the optimizers' state
 
 
-def profile_step(model: str, batch_size: int | None, precision: str, device: Device) -> Profile:
+def profile_step(
+    model: str, batch_size: int | None, precision: str, device: Device, arch: int | None = None
+) -> Profile:
     """The launches of one training step of a network with its recipe, on random images.
 
     On ``cuda`` the step runs, and each launch is timed afterwards. On ``emulated`` a small step runs, and one of
-    ``batch_size`` is recorded only: its launches are counted at any size in seconds.
+    ``batch_size`` is recorded only: its launches are counted at any size in seconds. ``arch`` is the compute capability
+    that the emulated device stands for there, and whose instances it takes; None for the one that it has.
 
     Raises ValueError for an unknown network or precision and for one that the GPU does not support.
     """
     from gpucnn import backends, models
 
     name = models.canonical_name(model)
-    trainer, few, batches = _trainer(name, batch_size, precision, device)
     backend: Any = backends.get(device)
-    calls: list[Call]
-    if device.type == "emulated":
-        trainer.work.run(*few.make(0, 0))
-        backend.counters(MOST_TILES)  # the small step asked for fewer
-        with watching(backend.launch) as seen:
-            trainer.work.capture(batches)
-        calls = [count(one) for one in seen]
-    else:
-        from gpucnn.backends.cuda.tuning import event_timer
+    if device.type != "emulated":
+        return _timed(backend, *_trainer(name, batch_size, precision, device))
+    with backend.engine.standing_for(arch or backend.engine.arch):
+        return _recorded(backend, *_trainer(name, batch_size, precision, device))
 
-        for _ in range(2):
-            with watching(backend.launch) as seen:
-                trainer.work.run(*batches.make(0, 0))
-        backend.synchronize()
-        timer = event_timer(backend.engine)
-        calls = [replace(count(one), seconds=timed(one, backend.launch, timer)) for one in seen]
-    return Profile(name, batches.batch_size, precision, str(device), tuple(calls))
+
+def _recorded(backend: Any, trainer: Any, few: Any, batches: Any) -> Profile:
+    """A small step that runs, and one of whole batches that does not."""
+    trainer.work.run(*few.make(0, 0))
+    backend.counters(MOST_TILES)  # the small step asked for fewer
+    with watching(backend.launch) as seen:
+        trainer.work.capture(batches)
+    return _profile(trainer, batches, [count(one) for one in seen])
+
+
+def _timed(backend: Any, trainer: Any, few: Any, batches: Any) -> Profile:
+    """A step on a GPU, and then each of its launches again."""
+    from gpucnn.backends.cuda.tuning import event_timer
+
+    for _ in range(2):  # the first loads kernels and makes the optimizers' state
+        with watching(backend.launch) as seen:
+            trainer.work.run(*batches.make(0, 0))
+    backend.synchronize()
+    timer = event_timer(backend.engine)
+    return _profile(trainer, batches, [replace(count(o), seconds=timed(o, backend.launch, timer)) for o in seen])
+
+
+def _profile(trainer: Any, batches: Any, calls: list[Call]) -> Profile:
+    device = next(iter(trainer.model.parameters())).device
+    return Profile(batches.dataset.name, batches.batch_size, trainer.precision, str(device), tuple(calls))
 
 
 def _trainer(name: str, batch_size: int | None, precision: str, device: Device) -> tuple[Any, Any, Any]:
@@ -65,7 +80,7 @@ def _trainer(name: str, batch_size: int | None, precision: str, device: Device) 
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (size, *sides, shape[0]), dtype=np.uint8)
     labels = generator.integers(0, 10, size)
-    data = Dataset(images, labels, tuple(map(str, range(10))), name="random images")
+    data = Dataset(images, labels, tuple(map(str, range(10))), name=name)
     transform, _ = transforms(network, "cifar10", config.augmentation)
     few, batches = (
         loader_for(data, n, shuffle=True, transform=transform, seed=0, device=device) for n in (min(FEW, size), size)

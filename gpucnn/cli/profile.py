@@ -56,7 +56,7 @@ def profile(
         raise ValueError("profile: the device cpu launches no kernels; --device emulated counts them without a GPU")
     limits = ceilings.of(gpu or (_name(chosen.index) if chosen.type == "cuda" else DEFAULT_GPU))
     limits.rate(ceilings.TENSOR_CORES.get(precision, "float32"))
-    found = profile_step(model, batch_size, precision, chosen)
+    found = profile_step(model, batch_size, precision, chosen, limits.arch)
     print_profile(output, found, limits, every)
     if plot is not None:
         draw(found, limits, plot)
@@ -132,6 +132,6 @@ def draw(found: Profile, limits: Ceilings, path: Path) -> None:
     from gpucnn.viz.roofline import Point, draw_roofline
 
     kinds = {call.arithmetic for call in found.calls if call.flops}
-    points = [Point(call.kernel, call.flops, call.size, call.seconds) for call in found.calls]
+    points = [Point(c.kernel, c.flops, c.size, limits.rate(c.arithmetic), c.seconds) for c in found.calls]
     title = f"{found.network}, batch {found.batch_size}, {found.precision}: one training step on {limits.name}"
     draw_roofline(points, {kind: limits.rate(kind) for kind in sorted(kinds)}, limits.bandwidth, path, title)

@@ -16,11 +16,13 @@ MOST_NAMED = 8  # kernels that the legend names; the others share a colour
 
 @dataclass(frozen=True)
 class Point:
-    """One launch, or several of one kernel together: FLOPs, bytes, and seconds where they were measured."""
+    """One launch: FLOPs, bytes, the FLOP/s of the units that it multiplies with, and seconds where they were
+    measured."""
 
     name: str
     flops: float
     size: float
+    rate: float
     seconds: float | None
 
 
@@ -47,15 +49,22 @@ def draw_roofline(
         raise ValueError(f"draw_roofline: none of the {len(points)} launches has FLOPs")
     top = max(rates.values())
     intensity = [point.flops / point.size for point in shown]
-    left, right = min(*intensity, 1.0) / 2, max(*intensity, top / bandwidth) * 3
+    left, right = min(*intensity, 1.0) / 2, max(*intensity, top / bandwidth) * 12
     line = np.geomspace(left, right, 400)
     with picture(path, 8.6, 5.2) as figure:
         axes = figure.add_subplot()
         for kind, rate in rates.items():
             axes.plot(line, np.minimum(rate, line * bandwidth), color=BLACK, linewidth=1.2)
-            axes.annotate(f"{kind} {rate / 1e12:.3g} TFLOP/s", (right, rate), ha="right", va="bottom", fontsize=8)
+            text = f"{kind} {rate / 1e12:.3g} TFLOP/s"
+            axes.annotate(text, (right, rate), (0, 3), textcoords="offset points", ha="right", va="bottom", fontsize=8)
         axes.annotate(
-            f"{bandwidth / 1e12:.3g} TB/s", (left * 1.1, left * 1.1 * bandwidth), ha="left", va="bottom", fontsize=8
+            f"{bandwidth / 1e12:.3g} TB/s",
+            (left * 1.3, left * 1.3 * bandwidth),
+            (8, -3),
+            textcoords="offset points",
+            ha="left",
+            va="top",
+            fontsize=8,
         )
         weight = {name: sum(p.flops for p in shown if p.name == name) for name in dict.fromkeys(p.name for p in shown)}
         named = sorted(weight, key=lambda name: -weight[name])[:MOST_NAMED]
@@ -68,7 +77,7 @@ def draw_roofline(
                 if part:
                     axes.scatter(
                         [p.flops / p.size for p in part],
-                        [p.flops / p.seconds if p.seconds else min(top, p.flops / p.size * bandwidth) for p in part],
+                        [p.flops / p.seconds if p.seconds else min(p.rate, p.flops / p.size * bandwidth) for p in part],
                         marker=MARKERS[k % len(MARKERS)], s=46, zorder=3, label=label,
                         edgecolors=colour, facecolors=colour if measured else "none",
                     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gpucnn
-from gpucnn import backends, cli
+from gpucnn import backends, cli, settings
 from gpucnn.bench import ceilings
 from gpucnn.bench.profile import Call, Profile, count, timed, together, watching
 from gpucnn.bench.step import _trainer, profile_step
@@ -64,13 +64,22 @@ def test_a_recorded_step_has_the_launches_of_one_that_runs() -> None:
 
 
 def test_floors() -> None:
-    gpu = ceilings.Ceilings("GPU", {"float32": 2e12, "float16": 8e12}, 1e12, "")
+    gpu = ceilings.Ceilings("GPU", 80, {"float32": 2e12, "float16": 8e12}, 1e12, "")
     assert call().floor(gpu) == 2e-6  # by arithmetic
     assert call(arithmetic="float16").floor(gpu) == 1e-6  # by memory
     found = Profile("net", 4, "float32", "emulated", (call(), call(), call(flops=0, size=500_000)))
     assert found.floor(gpu) == pytest.approx(4.5e-6)
     with pytest.raises(ValueError, match="GPU has no tf32 on tensor cores; it has float32, float16"):
         call(arithmetic="tf32").floor(gpu)
+
+
+def test_instances_are_those_of_the_gpu_in_question() -> None:
+    hopper = {call.kernel for call in profile_step("lecture", 64, "float16", EMULATED, 90).calls}
+    ampere = {call.kernel for call in profile_step("lecture", 64, "float16", EMULATED, 80).calls}
+    assert hopper != ampere
+    assert backends.get(EMULATED).engine.arch == settings.emulator_arch()
+    with pytest.raises(ValueError, match="bfloat16"):
+        profile_step("lecture", 64, "bfloat16", EMULATED, 75)
 
 
 def test_equal_launches_come_together() -> None:

@@ -89,6 +89,17 @@ class EmulatorEngine(LaunchRecords):
         """The compute capability that kernels are compiled for: 80 stands for sm_80."""
         return self._arch or settings.emulator_arch()
 
+    @contextlib.contextmanager
+    def standing_for(self, arch: int) -> Iterator[None]:
+        """Within it kernels are compiled for this compute capability, and instances chosen for it."""
+        if arch not in SHARED_KIB:
+            raise ValueError(f"EmulatorEngine: arch must be one of {', '.join(map(str, SHARED_KIB))}, got {arch!r}")
+        before, self._arch = self._arch, arch
+        try:
+            yield
+        finally:
+            self._arch = before
+
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
         """An array whose bytes are all 0xFF (NaN as a float), so that nothing can rely on what it holds."""
         if self.capturing:
