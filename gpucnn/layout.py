@@ -90,7 +90,11 @@ def settled(array: Array) -> Array:
 
 
 def memory_axes(array: Array) -> list[int]:
-    """The axes of ``array`` in the order of memory, slowest first."""
+    """The axes of ``array`` in the order of memory, slowest first; where strides of axes of length 1 leave a choice,
+    those of channels-last.
+    """
+    if is_channels_last(array):
+        return [0, 2, 3, 1]
     return sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), -array.shape[axis]))
 
 

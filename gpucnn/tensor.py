@@ -153,9 +153,11 @@ class Tensor(Recorded):
             )
         zeros = functools.partial(filled, "zeros")
         seed = gradient if gradient.unit else gradient.detach().to(dtype=self.dtype)
-        backward(self, seed, retain_graph, zeros)
-        if seed.unit and seed.version.count:  # a function's backward has changed it
-            _ones.clear()
+        try:
+            backward(self, seed, retain_graph, zeros)
+        finally:
+            if seed.unit and seed.version.count:  # a function's backward has changed it
+                _ones.clear()
 
     def accumulate_grad(self, gradient: Tensor) -> None:
         """Adds ``gradient`` to ``grad``, in place where there is one; in the memory order of the tensor."""

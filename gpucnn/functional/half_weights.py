@@ -12,27 +12,30 @@ import weakref
 from typing import Any
 
 from gpucnn import dtypes, layout
-from gpucnn.backends.launch import address
 from gpucnn.precision import half_dtype
 from gpucnn.tensor import Tensor, float32
 
 Array = Any
-State = tuple[int, int, int]  # of a weight: its version (the object and its count), and where it lies
 
 
 class _Copy:
-    """One weight's rounded copy, of its shape and memory order."""
+    """One weight's rounded copy, of its shape and memory order, for as long as the weight has the array that it has."""
 
-    __slots__ = ("array", "backend", "state", "strides", "used", "weight")
+    __slots__ = ("array", "backend", "count", "source", "used", "version", "weight")
 
     def __init__(self, weight: Tensor, dtype: Any, forget: Any) -> None:
-        self.weight = weakref.ref(weight, forget)
+        self.weight, self.source, self.version = weakref.ref(weight, forget), weakref.ref(weight.data), weight.version
         self.backend = weight.backend
         view = layout.memory_view(weight.data)
         self.array = layout.from_memory(self.backend.empty(view.shape, dtype), weight.data)  # type: ignore[attr-defined]
-        self.strides = weight.data.strides
-        self.state: State | None = None
+        self.count: int | None = None  # of the version, when the weight was rounded
         self.used = 0  # in which round
+
+    def fits(self, weight: Tensor | None) -> bool:
+        """Whether this is the copy of ``weight``, where it is now."""
+        if weight is None or self.weight() is not weight:
+            return False
+        return self.source() is weight.data and self.version is weight.version
 
 
 class _Copies:
@@ -48,7 +51,7 @@ class _Copies:
     def get(self, weight: Tensor, dtype: Any) -> Array:
         with self.lock:
             copy = self._copy(weight, dtype)
-            if copy.state != _state(weight):
+            if copy.count != weight.version.count:
                 self._round_again(copy, dtype)
             copy.used = self.round
             return copy.array
@@ -56,8 +59,7 @@ class _Copies:
     def _copy(self, weight: Tensor, dtype: Any) -> _Copy:
         key = id(weight), dtype.name
         copy = self.known.get(key)
-        fits = copy is not None and copy.weight() is weight and copy.backend is weight.backend
-        if copy is None or not fits or copy.array.shape != weight.shape or copy.strides != weight.data.strides:
+        if copy is None or not copy.fits(weight):
 
             def forget(reference: Any) -> None:
                 with self.lock:
@@ -72,12 +74,12 @@ class _Copies:
         own = wanted.weight()
         assert own is not None  # the caller holds it
         group = [(wanted, own)]
-        if wanted.state is not None:
+        if wanted.count is not None:
             for copy in list(self.known.values()):
                 weight = copy.weight()
-                if copy is wanted or weight is None or copy.used != wanted.used or copy.state == _state(weight):
+                if copy is wanted or weight is None or not copy.fits(weight) or copy.count == weight.version.count:
                     continue
-                if copy.backend is wanted.backend and copy.array.dtype == dtype and weight.data.dtype == float32:
+                if copy.used == wanted.used and copy.backend is wanted.backend and copy.array.dtype == dtype:
                     group.append((copy, weight))
             self.round += 1
         wanted.backend.cast_all(
@@ -85,14 +87,10 @@ class _Copies:
             [layout.memory_view(copy.array) for copy, _ in group],
         )
         for copy, weight in group:
-            copy.state, copy.used = _state(weight), self.round
+            copy.count, copy.used = weight.version.count, self.round
 
 
 _copies = _Copies()
-
-
-def _state(weight: Tensor) -> State:
-    return id(weight.version), weight.version.count, address(weight.data)
 
 
 def rounded(weight: Tensor, dtype: Any) -> Array:

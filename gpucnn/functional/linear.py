@@ -43,7 +43,7 @@ class MatMul(Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         need_a, need_b = ctx.needs_input_grad
         a, half = operand("matmul", a)
-        b = b if half is None or b.dtype == half else Tensor(rounded(b, half), b.device)
+        b = b if half is None or b.dtype == half else Tensor(rounded(b, half), b.device, version=b.version)
         ctx.tf32 = uses_tf32(a.device)
         ctx.save_for_backward(a if need_b else None, b if need_a else None)
         return _product(a, b, ctx.tf32)

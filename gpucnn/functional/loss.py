@@ -51,8 +51,9 @@ class SoftmaxCrossEntropyStep(Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
         ctx.alive()
         dlogits: Tensor = ctx.dlogits
-        if not grad.unit or dlogits.dtype != ctx.dtype:
-            by = None if grad.unit else grad.data.reshape(1)
+        unit = grad.unit and not grad.version.count  # else a function's backward has changed it
+        if not unit or dlogits.dtype != ctx.dtype:
+            by = None if unit else grad.data.reshape(1)
             dlogits = Tensor(grad.backend.scale(dlogits.data, 1.0, by, ctx.dtype), grad.device)
         return dlogits, None, None, None
 

@@ -67,8 +67,10 @@ def _on_kernel(like: Tensor, ufunc: str, operands: tuple[Operand, ...]) -> Tenso
 
 def added(x: Tensor, y: Tensor, activation: str | None) -> Tensor:
     """f(x + y) of two tensors of one shape and dtype that the device computes in, f the identity or ReLU."""
-    first = layout.settled(x.data)
-    other = layout.memory_view(layout.like(layout.settled(y.data), first))
+    first, other = layout.settled(x.data), layout.settled(y.data)
+    if layout.is_channels_last(other):  # of two orders the sum has this one, as in layout.elementwise
+        first = layout.like(first, other)
+    other = layout.memory_view(layout.like(other, first))
     result = x.backend.add(layout.memory_view(first), other, activation)
     return Tensor(layout.from_memory(result, first), x.device)
 

@@ -11,6 +11,7 @@ import pytest
 import gpucnn
 import gpucnn.functional as F
 from gpucnn import Tensor, layout, nn
+from gpucnn.functional.arithmetic import add
 
 IMAGE = (2, 4, 5, 6)
 
@@ -145,3 +146,31 @@ def test_memory_view_and_like() -> None:
     assert layout.like(a, last).strides == last.strides and layout.like(last, last) is last
     with pytest.raises(ValueError, match="is not dense"):
         layout.memory_view(a[:, ::2])
+
+
+@pytest.mark.parametrize("device", ["cpu", "emulated"])
+def test_axes_of_length_1_leave_no_choice_of_order(device: str) -> None:
+    """Exchanged axes of length 1 keep their strides; memory views of images agree in shape all the same."""
+    x = gpucnn.randn(2, 4, 1, 3, device=device, requires_grad=True)
+    turned = x.permute(0, 1, 3, 2)
+    other = gpucnn.randn(2, 4, 3, 1, device=device)
+    assert layout.memory_view(turned.data).shape == layout.memory_view(other.data).shape == (2, 3, 1, 4)
+    y = F.relu(turned)
+    (y + add(turned, other, activation="relu")).backward(other)
+    given = x.numpy().transpose(0, 1, 3, 2)
+    slope = (given > 0).astype(np.float32) + (given + other.numpy() > 0)
+    np.testing.assert_array_equal(x.grad.numpy(), (slope * other.numpy()).transpose(0, 1, 3, 2))
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("device", ["cpu", "emulated"])
+def test_the_sum_of_two_orders_is_channels_last(device: str, activation: str | None) -> None:
+    last = gpucnn.randn(2, 3, 4, 5, device=device)
+    first = gpucnn.randn(2, 60, device=device).data.reshape(2, 3, 4, 5)
+    in_c_order = gpucnn.Tensor(first, device)
+    assert not layout.is_channels_last(in_c_order.data)
+    for x, y in ((last, in_c_order), (in_c_order, last)):
+        z = add(x, y, activation)
+        assert layout.is_channels_last(z.data)
+        total = x.numpy() + y.numpy()
+        np.testing.assert_array_equal(z.numpy(), np.maximum(total, 0) if activation else total)

@@ -159,3 +159,40 @@ def test_bad_input(device: str) -> None:
         F.cross_entropy_with_correct(x, target)
     with pytest.raises(ValueError, match="cross_entropy_with_correct: expected input"):
         F.cross_entropy_with_correct(x, target[:1])
+
+
+class Trebled(gpucnn.Function):
+    """3 x, whose backward writes over the gradient that it was given, and fails if it is to."""
+
+    fails = False
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 3.0
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad.mul_(3.0)
+        if Trebled.fails:
+            raise ArithmeticError
+        return grad
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_gradient_of_1_that_was_changed_in_place_is_no_longer_1(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = draw(6, 4)
+    target = gpucnn.tensor(labels, device=device)
+    _, gradient, scale = formula(logits, labels, 0.0, 0.5)
+    for fails in (False, True):
+        monkeypatch.setattr(Trebled, "fails", fails)
+        x = gpucnn.tensor(logits, device=device, requires_grad=True)
+        loss = Trebled.apply(F.cross_entropy(x, target))
+        if fails:
+            with pytest.raises(ArithmeticError):
+                loss.backward()
+        else:
+            loss.backward()
+            assert_close(x.grad.numpy(), gradient, scale * 4)
+        one = gpucnn.tensor(np.float32(2), device=device, requires_grad=True)
+        (one * 1.0).backward()
+        assert one.grad.item() == 1.0

@@ -284,3 +284,41 @@ def test_a_weight_changed_between_forward_and_backward_is_noticed() -> None:
         w.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified in place"):
         y.sum().backward()
+
+
+def test_a_weight_that_is_another_array_is_rounded_anew_wherever_it_lies() -> None:
+    w = leaf(normal(8, 8))
+    for _ in range(4):
+        half_weights.rounded(w, np.dtype(np.float16))
+        w.data = w.data * np.float32(2)  # which frees the memory that the next line takes
+        w.data = w.data * np.float32(2)
+        np.testing.assert_array_equal(half_weights.rounded(w, np.dtype(np.float16)), w.numpy().astype(np.float16))
+
+
+def test_the_copy_of_a_weight_that_was_replaced_is_not_written() -> None:
+    half = np.dtype(np.float16)
+    kept, moved, replaced = leaf(normal(8, 8)), leaf(normal(8, 8)), leaf(normal(8, 8))
+    weights = [kept, moved, replaced]
+    for _ in range(2):  # from the second round on all in one launch
+        copies = [half_weights.rounded(weight, half) for weight in weights]
+        for weight in weights:
+            with gpucnn.no_grad():
+                weight.mul_(2.0)
+    before = [copy.copy() for copy in copies]
+    moved.data, moved.device = np.ones((8, 8), np.float32), named("cpu")
+    replaced.data = np.ones((4, 80), np.float32)  # larger than the copy
+    assert half_weights.rounded(kept, half) is copies[0]
+    np.testing.assert_array_equal(copies[0], kept.numpy().astype(half))
+    for copy, old in zip(copies[1:], before[1:], strict=True):
+        np.testing.assert_array_equal(copy, old)
+
+
+def test_a_matrix_changed_between_forward_and_backward_is_noticed() -> None:
+    x, w = leaf(normal(4, 8)), leaf(normal(8, 8, seed=1))
+    with gpucnn.precision("float16"):
+        y = x @ w
+        with gpucnn.no_grad():
+            w.mul_(2.0)
+        x @ w  # rounds again, into the memory that y's backward would read
+    with pytest.raises(RuntimeError, match="modified in place"):
+        y.sum().backward()
