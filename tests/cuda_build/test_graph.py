@@ -32,6 +32,12 @@ from tests.cuda_build.test_engine import FakeCupy
 class CUDARuntimeError(RuntimeError):
     """What the runtime says no to."""
 
+    status = 2  # cudaErrorMemoryAllocation
+
+
+class OutOfMemoryError(MemoryError):
+    """What CuPy's pools say."""
+
 
 class Array(np.ndarray[Any, Any]):
     """An array of the stand-in: as CuPy's, it copies from the host by ``set``."""
@@ -76,13 +82,18 @@ class Stream:
 
 
 class Pool:
-    """A pool hands out NumPy's memory, and knows its pieces."""
+    """A pool hands out NumPy's memory, and knows its pieces. What it is refused it asks for again, as CuPy's, when it
+    has given back its unused blocks."""
 
-    def __init__(self) -> None:
-        self.pieces: list[Any] = []
+    def __init__(self, allocator: Any) -> None:
+        self.allocator, self.pieces, self.given_back = allocator, [], 0
 
     def malloc(self, size: int) -> Any:
-        piece = np.empty(size, np.uint8)
+        try:
+            piece = self.allocator(size).mem
+        except CUDARuntimeError:
+            self.given_back += 1
+            piece = self.allocator(size).mem
         self.pieces.append(piece)
         memory = types.SimpleNamespace(size=size)
         return types.SimpleNamespace(mem=memory, ptr=piece.ctypes.data, device_id=0, piece=piece)
@@ -104,8 +115,12 @@ class RecordingCupy(FakeCupy):
         cuda.Stream = self._stream
         cuda.MemoryPool = self._pool
         cuda.using_allocator = self._using
+        cuda.runtime.CUDARuntimeError = CUDARuntimeError
+        self.free = 1 << 30  # bytes that the driver has
         cuda.memory = types.SimpleNamespace(
-            MemoryPointer=lambda memory, _: types.SimpleNamespace(ptr=memory.ptr, piece=memory.owner._pointer.piece),
+            MemoryPointer=self._pointer,
+            Memory=self._driver,
+            OutOfMemoryError=OutOfMemoryError,
             UnownedMemory=lambda ptr, size, owner, device: types.SimpleNamespace(ptr=ptr, owner=owner),
         )
         self.zeros = lambda shape, dtype: np.zeros(shape, dtype).view(Array)
@@ -114,8 +129,19 @@ class RecordingCupy(FakeCupy):
         self.made.append(Stream(self, 7, non_blocking))
         return self.made[-1]
 
-    def _pool(self) -> Pool:
-        self.pools.append(Pool())
+    @staticmethod
+    def _pointer(memory: Any, offset: int) -> Any:
+        if isinstance(memory, np.ndarray):
+            return types.SimpleNamespace(mem=memory)
+        return types.SimpleNamespace(ptr=memory.ptr, piece=memory.owner._pointer.piece)
+
+    def _driver(self, size: int) -> Any:
+        if size > self.free:
+            raise CUDARuntimeError("cudaErrorMemoryAllocation")
+        return np.empty(size, np.uint8)
+
+    def _pool(self, allocator: Any) -> Pool:
+        self.pools.append(Pool(allocator))
         return self.pools[-1]
 
     @contextmanager
@@ -127,10 +153,11 @@ class RecordingCupy(FakeCupy):
             self.allocators.pop()
 
     def get_default_memory_pool(self) -> Any:
-        return types.SimpleNamespace(free_all_blocks=self._freed)
+        return types.SimpleNamespace(free_all_blocks=self._freed, total_bytes=lambda: 1 << 30)
 
     def _freed(self) -> None:
         self.freed += 1
+        self.free += 100
 
     def empty(self, shape: Any, dtype: Any = np.float32) -> Any:  # type: ignore[override]
         if not self.allocators:
@@ -235,10 +262,31 @@ def test_what_a_capture_allocates_is_its_own_and_counted(backend, kernel) -> Non
     (pool,) = cupy.pools
     assert made[0].ctypes.data == pool.pieces[0].ctypes.data
     assert counts.most(0) == 20
-    captured(lambda: made.append(backend.empty((5,))), memory=first)
+    second = captured(lambda: made.append(backend.empty((5,))), memory=first)
     assert len(cupy.pools) == 1 and len(pool.pieces) == 2
+    assert second._capture.stream is first._capture.stream  # a pool keeps what is freed for each stream apart
     captured(lambda: made.append(backend.empty((5,))))
     assert len(cupy.pools) == 2
+
+
+def test_a_graphs_pool_gives_nothing_back_to_the_driver(backend, kernel) -> None:
+    cupy = backend.xp
+
+    def step(size: int) -> Any:
+        cupy.free = 10
+        return lambda: backend.empty((size,), np.uint8) is None
+
+    captured(step(120))  # other pools' unused blocks make room for it
+    with pytest.raises(OutOfMemoryError):
+        captured(step(300))
+    assert [pool.given_back for pool in cupy.pools] == [0, 0] and not backend.engine.capturing
+
+
+def test_a_graph_keeps_what_another_one_of_the_same_memory_made(backend, kernel) -> None:
+    made: list[Any] = []
+    first = captured(lambda: made.append(backend.empty((4,))))
+    second = captured(lambda: kernel((1, 1, 1), (32, 1, 1), (made[0], backend.empty((4,)))), memory=first)
+    assert [array is made[0] for array in second._capture._kept.values()] == [True]
 
 
 def test_a_graph_keeps_what_it_reads_from_outside_and_lets_its_own_temporaries_go(backend, kernel) -> None:
@@ -254,7 +302,7 @@ def test_a_graph_keeps_what_it_reads_from_outside_and_lets_its_own_temporaries_g
     backend.xp.done.clear()  # the stand-in's own list has the arguments
     assert len(graph._capture._kept) == 1
     (outside,) = graph._capture._kept.values()
-    assert outside is seen[0]() and outside.ctypes.data not in graph._capture.memory.begins
+    assert outside is seen[0]() and outside.ctypes.data not in graph._capture._begins
 
 
 def test_a_host_read_names_the_operator_and_leaves_all_as_it_was(backend, kernel) -> None:

@@ -9,7 +9,11 @@ cupy_backends/cuda/libs/*.pyx):
   Guide, "Cross-stream Dependencies and Events").
 * A pool gives memory that is freed during a capture to what is captured after it. That is right within one graph, whose
   nodes run in order, and wrong outside of it: so the graph has a pool of its own, which lives as long as the graph.
-  Graphs that are replayed one after another on one stream may share theirs.
+  Graphs that are replayed one after another on one stream may share theirs; for that they are captured on one stream,
+  because a pool keeps what is freed for each stream apart.
+* Where the driver has no memory left, a pool gives its unused blocks back to it (``_try_malloc``), in the middle of a
+  capture too. To blocks of a graph's pool its nodes refer: so that pool gets its memory from :func:`_from_driver`,
+  after whose error it gives nothing back.
 * cuBLAS, cuRAND, cuSOLVER and cuSPARSE raise NotImplementedError when a capturing stream is set, and copies between
   host and device that wait raise the runtime's error. Kernels of its own, asynchronous memset and copies within the
   device are captured.
@@ -19,7 +23,7 @@ cupy_backends/cuda/libs/*.pyx):
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,23 +35,38 @@ from gpucnn.backends.launch import address
 from gpucnn.random import Purpose
 
 STREAMS = len(Purpose) + 8  # purposes of random streams that one step may use
+ERROR_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation; CuPy has no name for it in Python
 
 
 class GraphMemory:
-    """A memory pool for the graphs that are replayed in turn."""
+    """A memory pool for the graphs that are replayed in turn, and the stream on which they are captured."""
 
     def __init__(self, cupy: Any) -> None:
-        self.pool = cupy.cuda.MemoryPool()
-        self.begins: set[int] = set()  # where the pieces begin that the pool gave
+        self.pool = cupy.cuda.MemoryPool(_from_driver(cupy))
+        self.stream = cupy.cuda.Stream(non_blocking=True)
         memory = cupy.cuda.memory
-        counted = tracker.wrap(self.pool.malloc, memory.MemoryPointer, memory.UnownedMemory)
+        self.allocate = tracker.wrap(self.pool.malloc, memory.MemoryPointer, memory.UnownedMemory)
 
-        def allocate(size: int) -> Any:
-            pointer = counted(size)
-            self.begins.add(int(pointer.ptr))
-            return pointer
 
-        self.allocate = allocate
+def _from_driver(cupy: Any) -> Callable[[int], Any]:
+    """An allocator for a pool none of whose blocks may go back to the driver: where there is no memory left, other
+    pools' unused blocks go back, and then it is CuPy's OutOfMemoryError at once."""
+    memory, runtime = cupy.cuda.memory, cupy.cuda.runtime
+
+    def allocate(size: int) -> Any:
+        for last in (False, True):
+            try:
+                return memory.MemoryPointer(memory.Memory(size), 0)
+            except runtime.CUDARuntimeError as error:
+                if error.status != ERROR_MEMORY_ALLOCATION:
+                    raise
+                pool = cupy.get_default_memory_pool()
+                if last:
+                    raise memory.OutOfMemoryError(size, pool.total_bytes()) from None
+                pool.free_all_blocks()
+        raise AssertionError
+
+    return allocate
 
 
 class StreamCapture(Capture):
@@ -56,15 +75,16 @@ class StreamCapture(Capture):
     def __init__(self, engine: Any, memory: GraphMemory | None = None) -> None:
         super().__init__(engine)
         self.cupy = engine.xp
-        self.memory = memory if memory is not None else GraphMemory(self.cupy)
         with engine.device:
+            self.memory = memory if memory is not None else GraphMemory(self.cupy)
             self.offsets = self.cupy.zeros(STREAMS, np.int64)
             self.offsets += 0  # loads the kernel by which the captured step moves them on
-            self.stream = self.cupy.cuda.Stream(non_blocking=True)
+        self.stream = self.memory.stream
         self.graph: Any = None
+        self._begins: set[int] = set()  # where the pieces begin that it was given while it was open
         self._tables: dict[bytes, tuple[Any, Any]] = {}  # (table, addresses) by the addresses' bytes
         self._constants: list[Any] = []
-        self._kept: dict[int, Any] = {}  # by their address: arrays that are not of the graph's own memory
+        self._kept: dict[int, Any] = {}  # by their address: arrays that were not made in it
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -77,7 +97,7 @@ class StreamCapture(Capture):
         cupy.get_default_memory_pool().free_all_blocks()  # of the warm-up: the capture needs as much again
         gc.disable()  # what is collected meanwhile could destroy an event or a module, which is no work for a graph
         try:
-            with self.engine.device, cupy.cuda.using_allocator(self.memory.allocate), self.stream:
+            with self.engine.device, cupy.cuda.using_allocator(self._allocate), self.stream:
                 self.stream.begin_capture()
                 try:
                     yield
@@ -89,6 +109,11 @@ class StreamCapture(Capture):
             if collecting:
                 gc.enable()
         self._fill_tables()
+
+    def _allocate(self, size: int) -> Any:
+        pointer = self.memory.allocate(size)
+        self._begins.add(int(pointer.ptr))
+        return pointer
 
     def _abandon(self) -> None:
         try:
@@ -102,14 +127,14 @@ class StreamCapture(Capture):
             self.graph.launch()
 
     def launched(self, kernel: str, grid: Any, block: Any, shared_mem: int, args: Iterable[Any] = ()) -> None:
-        """Notes a launch that is being recorded, and keeps the arrays that it reads outside of the graph's memory."""
+        """Notes a launch that is being recorded, and keeps the arrays that it reads that were there before."""
         super().launched(kernel, grid, block, shared_mem)
         for argument in args:
             if isinstance(argument, self.cupy.ndarray):
                 self._keep(argument)
 
     def _keep(self, array: Any) -> None:
-        if array is not None and (begin := self._memory_begin(array)) not in self.memory.begins:
+        if array is not None and (begin := self._memory_begin(array)) not in self._begins:
             self._kept[begin] = array
 
     @staticmethod
