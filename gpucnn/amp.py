@@ -76,7 +76,8 @@ class GradScaler:
         self._start = np.array([init_scale, 1.0 / init_scale, 0.0, 0.0], np.float32)
         self._state: Any = None
         self._found: Any = None
-        self._slots: dict[int, int] = {}  # by the id of an optimizer: the set that it steps with
+        self._sets: dict[tuple[int, ...], int] = {}  # by the ids of optimizers that step together: their place
+        self._slots: dict[int, int] = {}  # by the id of an optimizer: that of the set that it was last in
         self._unscaled: set[int] = set()  # optimizers whose gradients are unscaled already, until the update
 
     # ---- a step ----
@@ -252,14 +253,12 @@ class GradScaler:
                 parameter.grad.modified()
 
     def _slot(self, optimizers: list[FusedOptimizer]) -> int:
-        """The place of ``found_inf`` of optimizers that step together; the same for the same first of them."""
-        slot = self._slots.get(id(optimizers[0]))
-        if slot is None:
-            slot = max(self._slots.values(), default=-1) + 1
-            if slot >= SLOTS:
-                raise RuntimeError(f"GradScaler: more than {SLOTS} sets of optimizers that step on their own")
-        for optimizer in optimizers:
-            self._slots[id(optimizer)] = slot
+        """The place of ``found_inf`` of optimizers that step together; each set of them has its own."""
+        members = tuple(sorted(id(optimizer) for optimizer in optimizers))
+        if members not in self._sets and len(self._sets) >= SLOTS:
+            raise RuntimeError(f"GradScaler: more than {SLOTS} sets of optimizers that step on their own")
+        slot = self._sets.setdefault(members, len(self._sets))
+        self._slots.update(dict.fromkeys(members, slot))
         return slot
 
     def _read(self) -> Any:

@@ -181,6 +181,25 @@ def test_optimizers_that_step_together_skip_together_and_the_average_goes_on(dev
     assert not np.array_equal(parameters[0].numpy(), before[0]) and np.array_equal(parameters[1].numpy(), before[1])
 
 
+@EVERYWHERE
+def test_optimizers_that_stepped_together_may_step_alone(device: str) -> None:
+    """Then the gradients of one do not stop the other, as in PyTorch."""
+    parameters = make_parameters(device)
+    one, two = SGD(parameters[:2], lr=0.1), SGD(parameters[2:], lr=0.1)
+    scaler = GradScaler(device, init_scale=4.0)
+    give(parameters, 0)
+    scaler.step_all([one, two])
+    scaler.update()
+    give(parameters, 1, bad=np.inf)  # of the first
+    before = values(parameters)
+    scaler.step(one)
+    scaler.step(two)
+    scaler.update()
+    moved = [not np.array_equal(a, b) for a, b in zip(before, values(parameters), strict=True)]
+    assert moved == [False, False, True]
+    assert scaler.skipped_steps == 1 and scaler.get_scale() == 2.0
+
+
 @ON_KERNELS
 def test_a_captured_step_skips_and_scales_as_an_eager_one(device: str) -> None:
     def run(captured: bool) -> tuple[list[Any], Any]:
