@@ -14,7 +14,7 @@
 // `counters` (one for each x) find the block that adds them up in order (reduce_splits). What a thread owns: MI x NI x 4 results.
 //
 // Wide instances read 16 bytes at a time: they need C / groups and K / groups divisible by 8 (tf32: 4) and arrays that start at multiples of 16
-// bytes. Narrow ones read single elements, so that K = R S C has no gaps also where C is 1, 3 or 5; "few" is wgrad with a wide dy and a narrow x.
+// bytes. Narrow ones read single elements, so that K = R S C has no gaps also where C is 1, 3 or 5; "few" is a wide dy and a narrow x or w.
 // Within an image int is enough for coordinates (the host checks); offsets into tensors are long long.
 
 #pragma once

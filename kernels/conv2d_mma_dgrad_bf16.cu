@@ -29,6 +29,12 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv2d_dgrad_bf16_128x32(
     mma_dgrad<MmaTile<bfloat16, 128, 32, 4, 4, true, true>>(elements(dy), elements(w), mask, dx, partial, counters, g);
 }
 
+extern "C" __global__ void __launch_bounds__(128, 4) conv2d_dgrad_bf16_128x32_few(
+    IN bfloat16x8* __restrict__ dy, IN bfloat16* __restrict__ w, IN bfloat16* __restrict__ mask, OUT bfloat16* __restrict__ dx,
+    INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {
+    mma_dgrad<MmaTile<bfloat16, 128, 32, 4, 2, true, false>>(elements(dy), w, mask, dx, partial, counters, g);
+}
+
 extern "C" __global__ void __launch_bounds__(128, 3) conv2d_dgrad_bf16_64x64_narrow(
     IN bfloat16* __restrict__ dy, IN bfloat16* __restrict__ w, IN bfloat16* __restrict__ mask, OUT bfloat16* __restrict__ dx,
     INOUT float4* __restrict__ partial, INOUT unsigned* __restrict__ counters, MmaProblem g) {

@@ -95,40 +95,39 @@ struct WindowSource {
     using share = Share<T, ROWS, true>;
     static constexpr bool WIDE = false;
 
-    const T* images;
     Shape shape;
     Odometer tap;
-    int h[share::COUNT], w[share::COUNT];  // where the windows begin, also outside of the image
-    int pixel[share::COUNT];               // the same as an index into all pixels (n, h, w)
+    const T* windows[share::COUNT];        // where they begin, also outside of the image
+    int h[share::COUNT], w[share::COUNT];  // the same as coordinates
 
     // `at(row, n, h, w)` finds a row's image and where its window begins; false for rows that do not exist.
     template <class At>
-    __device__ WindowSource(const T* images_, const Windows& shape_, int first_row, int k_begin, At at)
-        : images(images_), shape(shape_), tap(k_begin + share::k(), max(1, shape_.taps_w), shape_.depth) {
+    __device__ WindowSource(const T* images, const Windows& shape_, int first_row, int k_begin, At at)
+        : shape(shape_), tap(k_begin + share::k(), max(1, shape_.taps_w), shape_.depth) {
 #pragma unroll
         for (int i = 0; i < share::COUNT; ++i) {
             int n;
-            const bool exists = at(first_row + share::row(i), n, h[i], w[i]);
-            pixel[i] = exists ? (n * shape.height + h[i]) * shape.width + w[i] : 0;
-            if (!exists) h[i] = OUTSIDE;
+            windows[i] = images;
+            if (at(first_row + share::row(i), n, h[i], w[i])) {
+                windows[i] += static_cast<long long>((n * shape.height + h[i]) * shape.width + w[i]) * shape.channels;
+            } else {
+                h[i] = OUTSIDE;
+            }
         }
-    }
-    __device__ __forceinline__ bool find(const Odometer& place, int i, const T*& from) const {
-        const int tap_h = place.high * shape.tap_step_h, tap_w = place.middle * shape.tap_step_w;
-        from = images + place.low + static_cast<long long>(pixel[i] + tap_h * shape.width + tap_w) * shape.channels;
-        return place.high < shape.taps_h && inside(h[i] + tap_h, shape.height) && inside(w[i] + tap_w, shape.width);
     }
     __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
         Odometer place = tap;
 #pragma unroll
         for (int e = 0; e < share::VEC; ++e) {
+            const int tap_h = place.high * shape.tap_step_h, tap_w = place.middle * shape.tap_step_w;
+            const long long offset = static_cast<long long>(tap_h * shape.width + tap_w) * shape.channels + place.low;
+            const bool exists = place.high < shape.taps_h;
 #pragma unroll
             for (int i = 0; i < share::COUNT; ++i) {
-                const T* from;
                 runs[i].v[e] = T();
-                if (find(place, i, from)) runs[i].v[e] = *from;
+                if (exists && inside(h[i] + tap_h, shape.height) && inside(w[i] + tap_w, shape.width)) runs[i].v[e] = windows[i][offset];
             }
-            place.advance(1, shape.taps_w, shape.depth);
+            place.next(shape.taps_w, shape.depth);
         }
     }
     __device__ __forceinline__ void advance() {
@@ -282,21 +281,26 @@ struct PixelSource {
     __device__ __forceinline__ void gather(Run<T> (&runs)[share::COUNT]) const {
         const Stage begin = stage();
         const int last_h = g.R * g.dilation_h - g.pad_top, last_w = g.S * g.dilation_w - g.pad_left;
+        // From a tap's last channel to the next tap's first, and what is more where that is in the next row of taps.
+        const int next_tap = g.dilation_w * g.C - g.depth, next_row = (g.dilation_h * g.W - g.S * g.dilation_w) * g.C;
 #pragma unroll
         for (int i = 0; i < share::COUNT; ++i) {
-            int h = tap_h(taps[i]), w = tap_w(taps[i]);
-            int c = offsets[i] - (h * g.W + w) * g.C;
+            int h = tap_h(taps[i]), w = tap_w(taps[i]), offset = offsets[i];
+            int c = offset - (h * g.W + w) * g.C;
 #pragma unroll
             for (int e = 0; e < share::VEC; ++e) {
                 runs[i].v[e] = T();
                 if (pixel < g.pixels && h < last_h && inside(begin.h + h, g.H) && inside(begin.w + w, g.W)) {
-                    runs[i].v[e] = begin.from[(h * g.W + w) * g.C + c];
+                    runs[i].v[e] = begin.from[offset];
                 }
-                if (++c == g.depth) {
-                    c = 0;
-                    w += g.dilation_w;
-                    if (w == last_w) w = -g.pad_left, h += g.dilation_h;
-                }
+                const bool tap_ends = ++c == g.depth;
+                c = tap_ends ? 0 : c;
+                w += tap_ends ? g.dilation_w : 0;
+                offset += tap_ends ? 1 + next_tap : 1;
+                const bool row_ends = tap_ends && w == last_w;
+                w = row_ends ? -g.pad_left : w;
+                h += row_ends ? g.dilation_h : 0;
+                offset += row_ends ? next_row : 0;
             }
         }
     }

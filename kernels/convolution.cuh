@@ -27,6 +27,16 @@ struct Odometer {
             }
         }
     }
+
+    // By one, without a branch.
+    __device__ __forceinline__ void next(int middle_base, int low_base) {
+        const bool low_ends = ++low == low_base;
+        low = low_ends ? 0 : low;
+        middle += low_ends;
+        const bool middle_ends = low_ends && middle == middle_base;
+        middle = middle_ends ? 0 : middle;
+        high += middle_ends;
+    }
 };
 
 // Whether 0 <= i < size, in one comparison.

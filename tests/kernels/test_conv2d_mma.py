@@ -391,7 +391,7 @@ LECTURE_LOGITS = Conv2dGeometry.of((128, 192, 1, 1), (10, 192, 1, 1))
         (80, LECTURE_CONV2, ("128x64:2", "128x64:2", "64x128:8")),
         (80, RESNET9_LAYER3, ("128x128:1", "128x128:1", "128x128:3")),
         (86, RESNET9_LAYER3, ("128x128:1", "128x128:1", "128x128:2")),
-        (80, RESNET9_PREP, ("64x64_narrow:1", "64x64_narrow:1", "64x32_few:216")),
+        (80, RESNET9_PREP, ("64x64_narrow:1", "128x32_few:1", "64x32_few:216")),
         (80, AIRBENCH_CONV1, ("128x64:1", "128x32:1", "64x128:54")),
         (80, LECTURE_LOGITS, ("64x64:1", "64x64_narrow:1", "64x64_narrow:1")),
         (90, LECTURE_CONV2, ("128x64:2", "128x64:2", "64x64_wgmma:5")),

@@ -30,7 +30,6 @@ WGMMA_RATE = 2048  # the same of sm_90a by wgmma
 L2_BYTES = {75: 20, 80: 32, 86: 16, 89: 16, 90: 32, 100: 32, 120: 16}
 SHARED_BYTES = {75: 64, 80: 164, 86: 100, 89: 100, 90: 228, 100: 228, 120: 100}  # KiB of a multiprocessor
 BLOCK_CYCLES = 1500  # from a block's start to its first product, and its epilogue
-NARROW = 4  # how much slower a stage is whose operands come element by element
 
 
 class Direction(Enum):
@@ -48,9 +47,9 @@ PRODUCT = Direction.PRODUCT
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A tile of ``rows`` x ``columns`` results. ``form``: "wide" reads 16 bytes at a time, "narrow" single elements,
-    "few" (wgrad) a wide dy and a narrow x, "wgmma" is wide and for sm_90a alone. A multiprocessor has registers for
-    ``resident`` blocks; ``efficiency`` is the share of its tensor cores' rate that they reach while they run, by the
-    shared memory that a product costs.
+    "few" a wide dy and a narrow x (wgrad) or w (dgrad), "wgmma" is wide and for sm_90a alone. A multiprocessor has
+    registers for ``resident`` blocks; ``efficiency`` is the share of its tensor cores' rate that they reach while they
+    run, by the shared memory that a product costs; of "few" and "narrow", by the instructions of a stage on sm_80.
     """
 
     rows: int
@@ -85,20 +84,20 @@ _ROWS_OF_WINDOWS = (
     Instance(128, 64, 4, 3, 0.9),
     Instance(64, 64, 4, 4, 0.75),
     Instance(128, 32, 4, 4, 0.6),
-    Instance(64, 64, 2, 3, 0.75, "narrow"),
+    Instance(64, 64, 2, 3, 0.32, "narrow"),
 )
 INSTANCES: dict[Direction, tuple[Instance, ...]] = {
     Direction.FPROP: _ROWS_OF_WINDOWS,
-    Direction.DGRAD: _ROWS_OF_WINDOWS,
+    Direction.DGRAD: (*_ROWS_OF_WINDOWS, Instance(128, 32, 2, 4, 0.5, "few")),
     Direction.WGRAD: (
         Instance(128, 128, 3, 2, 1.0),
         Instance(128, 64, 4, 3, 0.9),
         Instance(64, 128, 4, 3, 0.9),
         Instance(64, 64, 4, 4, 0.75),
-        Instance(64, 32, 2, 4, 0.5, "few"),
-        Instance(64, 64, 2, 3, 0.75, "narrow"),
+        Instance(64, 32, 2, 4, 0.28, "few"),
+        Instance(64, 64, 2, 3, 0.22, "narrow"),
     ),
-    Direction.PRODUCT: (Instance(64, 64, 4, 4, 0.75), Instance(64, 64, 2, 3, 0.75, "narrow")),
+    Direction.PRODUCT: (Instance(64, 64, 4, 4, 0.75), Instance(64, 64, 2, 3, 0.22, "narrow")),
 }
 # On Hopper's wgmma (kernels/conv2d_wgmma.cuh). A stage is written to shared memory once and read once (operand B by
 # each warpgroup), at 128 bytes a cycle together: of 64 x 256 that is 40 KiB, 320 cycles for a stage that takes the
@@ -244,7 +243,6 @@ def cycles(gemm: Gemm, choice: Choice, precision: str, arch: int, multiprocessor
     tile = choice.instance
     rate: float = WGMMA_RATE if tile.form == "wgmma" else RATES[_nearest(arch, RATES)]
     rate *= tile.efficiency / (2 if precision == "tf32" else 1)
-    rate /= 1 if tile.form in ("wide", "wgmma") else NARROW
     blocks = gemm.tiles(tile) * choice.parts
     alone = ceil_div(blocks, multiprocessors)  # blocks of the busiest multiprocessor
     resident, l2_bytes = tile.blocks(arch), L2_BYTES[_nearest(arch, L2_BYTES)]
