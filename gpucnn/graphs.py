@@ -29,7 +29,9 @@ class CapturedStep:
 
     What the step makes once and keeps (kernels' modules, an optimizer's state) must be there: run it once before.
     ``memory`` is another capture whose memory this one may use too, because the two are never replayed at the same
-    time. ``weights`` are the tensors of which something derived may be kept, by default all that there are.
+    time. ``weights`` are the tensors of which something derived (a copy in half precision) is made anew in the graph,
+    by default all that there are. What is derived from others is read as it is, and made anew before a replay if they
+    have changed.
 
     Raises RuntimeError where the step cannot be captured, naming the operator. The device has done nothing then.
     """
@@ -65,6 +67,8 @@ class CapturedStep:
                         self._capture.check_result(tensor.data)
                     self._deltas = self._drawn()
             self._changed = {id(version): version for version, count in versions if version.count != count}
+            # What changes them may be the array module's own work, of which the capture does not know the arrays.
+            self._kept = [tensor.data for tensor in live if id(tensor.version) in self._changed]
         finally:
             self.engine.capture = None
             generator.load_state_dict(state)
@@ -239,9 +243,12 @@ class GraphedStep:
             own = [Tensor(_copy(tensor.data), self.device) for tensor in inputs]
         for tensor, given in zip(own, inputs, strict=True):
             tensor.requires_grad = given.requires_grad
+        leaves = [(tensor, tensor.version.count) for tensor in _tensors(self.device) if tensor.is_leaf]
         outputs = self.step(*own)
-        others = self.captured
-        self._captured[_key(inputs)] = CapturedStep(self.step, own, self.device, others[0] if others else None)
+        changed = [tensor for tensor, count in leaves if tensor.version.count != count]
+        memory = next(iter(self._captured.values()), None)
+        captured = CapturedStep(self.step, own, self.device, memory, weights=[*own, *changed])
+        self._captured[_key(inputs)] = captured
         return outputs
 
 

@@ -34,6 +34,7 @@ class Capture:
         self.before: list[Callable[[], Any]] = []
         self.offsets: Any = None  # int64, by purpose: how far the random streams are beyond those of the capture
         self.purposes: list[int] = []
+        self.derived: set[int] = set()  # the ids of copies in half precision that each replay makes anew
 
     def before_replay(self, work: Callable[[], Any]) -> None:
         """``work()`` is called before each replay, on the host, in the order of the first calls of this; once for equal

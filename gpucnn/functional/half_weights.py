@@ -12,6 +12,7 @@ import weakref
 from typing import Any
 
 from gpucnn import dtypes, layout
+from gpucnn.backends.launch import address
 from gpucnn.precision import half_dtype
 from gpucnn.tensor import Tensor, float32
 
@@ -21,10 +22,11 @@ Array = Any
 class _Copy:
     """One weight's rounded copy, of its shape and memory order, for as long as the weight has the array that it has."""
 
-    __slots__ = ("array", "backend", "count", "source", "used", "version", "weight")
+    __slots__ = ("array", "backend", "count", "place", "source", "used", "version", "weight")
 
     def __init__(self, weight: Tensor, dtype: Any, forget: Any) -> None:
-        self.weight, self.source, self.version = weakref.ref(weight, forget), weakref.ref(weight.data), weight.version
+        self.weight, self.version = weakref.ref(weight, forget), weight.version
+        self.source, self.place = weakref.ref(layout.owner(weight.data)), _place(weight)
         self.backend = weight.backend
         view = layout.memory_view(weight.data)
         self.array = layout.from_memory(self.backend.empty(view.shape, dtype), weight.data)  # type: ignore[attr-defined]
@@ -35,7 +37,31 @@ class _Copy:
         """Whether this is the copy of ``weight``, where it is now."""
         if weight is None or self.weight() is not weight:
             return False
-        return self.source() is weight.data and self.version is weight.version
+        # Not the array itself: while a step is captured on the emulator, tensors have views of theirs.
+        same = self.source() is layout.owner(weight.data) and self.place == _place(weight)
+        return same and self.version is weight.version
+
+
+def _place(weight: Tensor) -> tuple[Any, ...]:
+    return address(weight.data), weight.data.shape, weight.data.strides
+
+
+class _Refresh:
+    """Before each replay of a step that reads ``copy`` and does not round it itself: rounds a weight that changed."""
+
+    def __init__(self, copy: _Copy, dtype: Any) -> None:
+        self.copy, self.dtype = copy, dtype
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Refresh) and self.copy is other.copy
+
+    def __hash__(self) -> int:
+        return id(self.copy)
+
+    def __call__(self) -> None:
+        weight = self.copy.weight()
+        if weight is not None and _copies.get(weight, self.dtype) is not self.copy.array:
+            raise RuntimeError("cuda.graph: a weight that the step reads lies elsewhere now: capture the step again")
 
 
 class _Copies:
@@ -51,8 +77,11 @@ class _Copies:
     def get(self, weight: Tensor, dtype: Any) -> Array:
         with self.lock:
             copy = self._copy(weight, dtype)
+            capture = _capture(copy)
             if copy.count != weight.version.count:
                 self._round_again(copy, dtype)
+            elif capture is not None and id(copy) not in capture.derived:
+                capture.before_replay(_Refresh(copy, dtype))
             copy.used = self.round
             return copy.array
 
@@ -86,8 +115,17 @@ class _Copies:
             [layout.memory_view(weight.data) for _, weight in group],
             [layout.memory_view(copy.array) for copy, _ in group],
         )
+        capture = _capture(wanted)
+        if capture is not None:
+            capture.derived.update(id(copy) for copy, _ in group)
         for copy, weight in group:
             copy.count, copy.used = weight.version.count, self.round
+
+
+def _capture(copy: _Copy) -> Any:
+    """The capture that this thread is in, if any."""
+    engine = getattr(copy.backend, "engine", None)
+    return engine.capture if engine is not None and engine.capturing else None
 
 
 _copies = _Copies()

@@ -158,9 +158,8 @@ class TrainingStep:
     def run(self, images: Tensor, labels: Tensor) -> None:
         """All launches of a step after its batch's. No value is looked at."""
         trainer = self.trainer
-        for parameter in trainer.model.parameters():
-            if not parameter.requires_grad:
-                parameter.modified()  # rounded to a half type in every step as the others are, captured or not
+        for parameter in self._trained():
+            parameter.modified()  # rounded to a half type in every step, captured or not, after an evaluation too
         for optimizer in trainer.optimizers:
             optimizer.zero_grad()
         sizes = self._sizes(labels.shape[0])
@@ -190,6 +189,9 @@ class TrainingStep:
         step_all(trainer.optimizers, trainer.average, trainer.scaler)
         if trainer.scaler is not None:
             trainer.scaler.update()
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.trainer.model.parameters() if parameter.requires_grad]
 
     def _sizes(self, examples: int) -> list[int]:
         """A batch in parts, of sizes that differ by one at most."""
@@ -227,11 +229,11 @@ class TrainingStep:
             loader.load_into(images, labels)
             self.run(images, labels)
 
-        return CapturedStep(step, (), self.device, weights=self.trainer.model.parameters())
+        return CapturedStep(step, (), self.device, weights=self._trained())
 
     def _capture_batch(self, images: Tensor, labels: Tensor) -> CapturedStep:
         own = [Tensor(layout.canonical(tensor.data.copy()), self.device) for tensor in (images, labels)]
-        return CapturedStep(self.run, own, self.device, weights=self.trainer.model.parameters())
+        return CapturedStep(self.run, own, self.device, weights=self._trained())
 
     # ---- results ----
 

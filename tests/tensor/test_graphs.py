@@ -11,6 +11,7 @@ import pytest
 import gpucnn
 from gpucnn import backends, nn, optim
 from gpucnn import functional as F
+from gpucnn.amp import GradScaler
 from gpucnn.backends.emulator.array import RecordedArray
 from gpucnn.nn.utils import clip_grad_norm_
 from gpucnn.optim.lr_scheduler import StepLR
@@ -90,6 +91,52 @@ def test_replays_are_the_same_launches_with_the_same_bits() -> None:
     (graph,) = captured[4].captured
     assert graph.launches == eager[1][-1]
     assert len(set(eager[0])) == 6
+
+
+def rounded(graphed: bool) -> tuple[Any, ...]:
+    """Training in float16 by hand, of a network whose first layer is frozen and is changed once all the same."""
+    gpucnn.manual_seed(5)
+    first, rest = nn.Linear(8, 8, device=DEVICE), [nn.Linear(8, 8, device=DEVICE), nn.Linear(8, 4, device=DEVICE)]
+    first.weight.requires_grad_(False)
+    model = nn.Sequential(first, nn.ReLU(), *rest)
+    optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    scaler = GradScaler(init_scale=8.0)
+
+    def step(x: gpucnn.Tensor, y: gpucnn.Tensor) -> gpucnn.Tensor:
+        optimizer.zero_grad()
+        with gpucnn.precision("float16"):
+            loss = F.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    engine: Any = backends.get(gpucnn.device(DEVICE)).engine  # type: ignore[attr-defined]
+    losses, launches, replay = [], [], None
+    for number, (x, y) in enumerate(batches(5)):
+        x = on_device(x.numpy().reshape(-1)[:24].reshape(3, 8))
+        if number == 3:
+            with gpucnn.no_grad():
+                first.weight.copy_(first.weight * 2)
+        with engine.record() as recorded:
+            if graphed and replay is None:
+                replay = gpucnn.cuda.graph(step, x, y)
+                loss = replay.first
+            else:
+                loss = replay(x, y) if replay is not None else step(x, y)
+        losses.append(loss.numpy().tobytes())
+        launches.append(sorted(launch.kernel for launch in recorded) if number == 3 else list(recorded))
+    return losses, launches, [tensor.numpy().tobytes() for tensor in model.state_dict().values()], scaler.state_dict()
+
+
+def test_weights_are_rounded_where_the_step_itself_rounds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUCNN_EMULATOR_ARCH", "80")
+    unrelated = nn.Linear(5, 5, device=DEVICE)
+    with gpucnn.precision("float16"):
+        unrelated(on_device(np.ones((2, 5), np.float32)))
+    eager, captured = rounded(False), rounded(True)
+    assert captured == eager
+    assert [sum(launch.kernel == "cast_all_float16" for launch in launches) for launches in eager[1][1:3]] == [1, 1]
 
 
 def test_replays_and_steps_run_as_they_are_may_alternate() -> None:
