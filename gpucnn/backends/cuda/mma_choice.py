@@ -270,13 +270,14 @@ def _reads_in_turn(parts: int) -> int:
 
 @lru_cache(maxsize=4096)
 def choose(gemm: Gemm, precision: str, arch: int, multiprocessors: int | None = None, aligned: bool = True) -> Choice:
-    """The candidate of the fewest :func:`cycles`; the first of equals. Raises ValueError where the GPU has no tensor
+    """The candidate of the fewest :func:`cycles`, of the wide ones where there are any; the first of equals. Raises ValueError where the GPU has no tensor
     cores for ``precision``."""
     found = candidates(gemm, precision, arch, aligned, multiprocessors)
     if not found:
         raise ValueError(f"{precision} on tensor cores needs sm_{NEEDS[precision]} or newer, this is sm_{arch}")
     count = multiprocessors or MULTIPROCESSORS[_nearest(arch, MULTIPROCESSORS)]
-    return min(found, key=lambda choice: cycles(gemm, choice, precision, arch, count))
+    wide = [choice for choice in found if choice.instance.form in ("wide", "wgmma")]
+    return min(wide or found, key=lambda choice: cycles(gemm, choice, precision, arch, count))
 
 
 def named(name: str, gemm: Gemm, precision: str, arch: int, aligned: bool = True) -> Choice:
