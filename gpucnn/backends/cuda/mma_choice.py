@@ -270,8 +270,8 @@ def _reads_in_turn(parts: int) -> int:
 
 @lru_cache(maxsize=4096)
 def choose(gemm: Gemm, precision: str, arch: int, multiprocessors: int | None = None, aligned: bool = True) -> Choice:
-    """The candidate of the fewest :func:`cycles`, of the wide ones where there are any; the first of equals. Raises ValueError where the GPU has no tensor
-    cores for ``precision``."""
+    """The candidate of the fewest :func:`cycles`, of the wide ones where there are any; the first of equals. Raises
+    ValueError where the GPU has no tensor cores for ``precision``."""
     found = candidates(gemm, precision, arch, aligned, multiprocessors)
     if not found:
         raise ValueError(f"{precision} on tensor cores needs sm_{NEEDS[precision]} or newer, this is sm_{arch}")
