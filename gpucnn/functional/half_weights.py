@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 from gpucnn import dtypes, layout
@@ -49,8 +50,8 @@ def _place(weight: Tensor) -> tuple[Any, ...]:
 class _Refresh:
     """Before each replay of a step that reads ``copy`` and does not round it itself: rounds a weight that changed."""
 
-    def __init__(self, copy: _Copy, dtype: Any) -> None:
-        self.copy, self.dtype = copy, dtype
+    def __init__(self, copy: _Copy) -> None:
+        self.copy = copy
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Refresh) and self.copy is other.copy
@@ -60,8 +61,11 @@ class _Refresh:
 
     def __call__(self) -> None:
         weight = self.copy.weight()
-        if weight is not None and _copies.get(weight, self.dtype) is not self.copy.array:
+        if weight is None:
+            return
+        if not self.copy.fits(weight):
             raise RuntimeError("cuda.graph: a weight that the step reads lies elsewhere now: capture the step again")
+        refresh([weight])
 
 
 class _Copies:
@@ -81,7 +85,7 @@ class _Copies:
             if copy.count != weight.version.count:
                 self._round_again(copy, dtype)
             elif capture is not None and id(copy) not in capture.derived:
-                capture.before_replay(_Refresh(copy, dtype))
+                capture.before_replay(_Refresh(copy))
             copy.used = self.round
             return copy.array
 
@@ -111,15 +115,22 @@ class _Copies:
                 if copy.used == wanted.used and copy.backend is wanted.backend and copy.array.dtype == dtype:
                     group.append((copy, weight))
             self.round += 1
-        wanted.backend.cast_all(
-            [layout.memory_view(weight.data) for _, weight in group],
-            [layout.memory_view(copy.array) for copy, _ in group],
-        )
+        _cast(group)
         capture = _capture(wanted)
         if capture is not None:
             capture.derived.update(id(copy) for copy, _ in group)
-        for copy, weight in group:
-            copy.count, copy.used = weight.version.count, self.round
+        for copy, _ in group:
+            copy.used = self.round
+
+
+def _cast(group: list[tuple[_Copy, Tensor]]) -> None:
+    """The launch for copies of one backend and dtype."""
+    group[0][0].backend.cast_all(
+        [layout.memory_view(weight.data) for _, weight in group],
+        [layout.memory_view(copy.array) for copy, _ in group],
+    )
+    for copy, weight in group:
+        copy.count = weight.version.count
 
 
 def _capture(copy: _Copy) -> Any:
@@ -129,6 +140,19 @@ def _capture(copy: _Copy) -> Any:
 
 
 _copies = _Copies()
+
+
+def refresh(weights: Iterable[Tensor]) -> None:
+    """Rounds again those of ``weights`` of which there is a copy that is out of date: one launch for each half type."""
+    with _copies.lock:
+        wanted = {id(weight): weight for weight in weights}
+        stale: dict[Any, list[tuple[_Copy, Tensor]]] = {}
+        for (identity, dtype), copy in _copies.known.items():
+            weight = wanted.get(identity)
+            if weight is not None and copy.fits(weight) and copy.count not in (None, weight.version.count):
+                stale.setdefault((id(copy.backend), dtype), []).append((copy, weight))
+        for group in stale.values():
+            _cast(group)
 
 
 def rounded(weight: Tensor, dtype: Any) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 from gpucnn import layout
 from gpucnn.backends.capture import NotCapturable
 from gpucnn.data import ResidentLoader
-from gpucnn.functional import cross_entropy_with_correct
+from gpucnn.functional import cross_entropy_with_correct, half_weights
 from gpucnn.graphs import CapturedStep
 from gpucnn.nn.utils import clip_grad_norm_
 from gpucnn.optim import step_all
@@ -123,7 +123,9 @@ class TrainingStep:
         return *options, *trained
 
     def _place(self, at: tuple[int, int, int]) -> None:
-        """Writes the device's counters, if they are not what they should be: at the start of a run."""
+        """Brings the device where a step expects it: copies in half precision of weights that are not trained, which
+        an evaluation with averages may have changed, and the counters, which are wrong at the start of a run."""
+        half_weights.refresh(p for p in self.trainer.model.parameters() if not p.requires_grad)
         if self.ring is None or self._at == at:
             return
         values = np.array([*at, 0], np.int64)

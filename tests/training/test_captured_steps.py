@@ -36,7 +36,9 @@ def network(name: str) -> tuple[training.Config, nn.Module]:
     return config, models.create(name, device=DEVICE, num_classes=10, **narrow)
 
 
-def trained(name: str, graph: bool, resident: bool = True, images: int = 14, **options: Any) -> Result:
+def trained(
+    name: str, graph: bool, resident: bool = True, images: int = 14, tested: bool = False, **options: Any
+) -> Result:
     """A recipe on a few images: four steps an epoch, the last of them smaller; whitening is frozen in between."""
     gc.collect()
     config, model = network(name)
@@ -46,12 +48,13 @@ def trained(name: str, graph: bool, resident: bool = True, images: int = 14, **o
     loader = made(dataset, 4, True, transform, seed=1, device=DEVICE)
     assert isinstance(loader, ResidentLoader) == resident
     build.start_from_data(model, dataset, DEVICE)
+    test = DataLoader(Shapes(count=2), 2, device=DEVICE, transform=transforms(model, "shapes")[1]) if tested else None
     optimizers = build.optimizers(config, model)
     average = optim.MovingAverage(model.parameters(), optim.tutorial_decay(), model.buffers())
     parameters = list(model.parameters())
     callbacks = [build.Freeze([next(p for p in parameters if p.requires_grad)], 5)] if name == "airbench94" else []
     trainer = training.Trainer(
-        model, loader, None, optimizers, average, build.schedulers(config, optimizers, len(loader)), callbacks,
+        model, loader, test, optimizers, average, build.schedulers(config, optimizers, len(loader)), callbacks,
         schedule_every="step", graph=graph, reduction=config.reduction, label_smoothing=config.label_smoothing,
         **options,
     )  # fmt: skip
@@ -67,7 +70,7 @@ def trained(name: str, graph: bool, resident: bool = True, images: int = 14, **o
     ("name", "options"),
     [
         ("lecture_cnn", {"images": 10}),
-        ("airbench94", {}),
+        ("airbench94", {"precision": "float16", "tested": True}),
         ("lenet5", {"resident": False, "images": 10, "clip_norm": 0.1}),
         ("lenet5", {"accumulate": 3, "read_steps": 4, "precision": "bfloat16"}),
     ],
