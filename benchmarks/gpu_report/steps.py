@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TAIL = 4000  # characters of a program's output that are kept
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 RECIPE_RUNS = 10
-MAKING_SECONDS = 90  # of a training comparison: who is not compiled by then is left out
+MAKING_SECONDS = 100  # of a training comparison: who is not compiled by then is left out
 MOST_WORKERS = 6  # processes that share the GPU in the tests
 TEST_SECONDS = 120  # of one test, the first launches' compiling included
 
@@ -107,8 +107,8 @@ def machine(place: Place) -> dict[str, Any]:
 def tests(place: Place) -> dict[str, Any]:
     """The tests marked ``gpu``, those of the launcher first: counts, and each failure in a line.
 
-    Where pytest-xdist is installed the others run in several processes, and those that failed once more in one: an
-    illegal access takes along all that its process does afterwards.
+    Where pytest-xdist is installed the others run in several processes, and those that failed once more in one; after
+    an illegal access a process begins anew, see fresh_process.py.
     """
     first = "tests/cuda_build/test_on_gpu.py"
     parts: list[dict[str, Any]] = []
@@ -122,11 +122,11 @@ def tests(place: Place) -> dict[str, Any]:
 
     part("launcher", first)
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
-    several = ["-n", str(workers)] if workers > 1 and _installed("xdist") else []
-    once = part("all", "tests", f"--ignore={first}", *several)
-    again = failed(once.output) if several and once.status == 1 else []
+    fresh = ["-p", "benchmarks.gpu_report.fresh_process", "--max-worker-restart=500"] if _installed("xdist") else []
+    once = part("all", "tests", f"--ignore={first}", *fresh, *(["-n", str(workers)] if fresh else []))
+    again = failed(once.output) if fresh and once.status == 1 else []
     if again:
-        part("failed ones again, alone", *again)
+        part("failed ones again, alone", *fresh, "-n", "1", *again)
     good = [one["status"] == 0 and bool(one["passed"]) for one in parts]
     return {"ok": good[0] and good[-1], "parts": parts}
 
@@ -150,7 +150,7 @@ def outcomes(output: str) -> dict[str, Any]:
 
 def failed(output: str) -> list[str]:
     """The tests that failed, from the lines of ``pytest -v -n``, each once."""
-    found = re.findall(rf"{SEVERAL}(?:FAILED|ERROR) (\S+::.*?) *$", output, re.MULTILINE)
+    found = re.findall(rf"{SEVERAL}(?:FAILED|ERROR) (\S+::[^\s\[]+(?:\[.*\])?)", output, re.MULTILINE)
     return list(dict.fromkeys(found))
 
 
@@ -262,21 +262,13 @@ STEPS: dict[str, Callable[[Place], dict[str, Any]]] = {
     **{f"operators-{p}": measured("gpucnn.bench.operators", "--precision", p) for p in ("float16", "float32")},
     **{
         f"training-{network}-{batch}-{p}": measured(
-            "gpucnn.bench.training",
-            network,
-            "--batch-size",
-            str(batch),
-            "--precision",
-            p,
-            "--steps",
-            str(steps),
-            "--making-seconds",
-            str(MAKING_SECONDS),
+            *("gpucnn.bench.training", network, "--batch-size", str(batch), "--precision", p, "--steps", str(steps)),
+            *("--repeats", "5", "--making-seconds", str(MAKING_SECONDS)),
         )
         for network, batch, p, steps in (  # steps of a repeat: some tenths of a second
-            ("lecture", 128, "float32", 500),
+            ("lecture", 128, "float32", 300),
             ("lecture", 1024, "float32", 200),
-            ("lecture", 128, "float16", 500),
+            ("lecture", 128, "float16", 300),
             ("lecture", 1024, "float16", 200),
             ("resnet9", 512, "float16", 60),
             ("airbench94", 2000, "float16", 50),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gpucnn
 from gpucnn import models, training
 from gpucnn.bench import training as bench
 from gpucnn.data import Augment
@@ -148,6 +149,34 @@ def test_what_a_compiled_step_finds_on_the_device_stays_there(torch: Any) -> Non
         ours._step = lambda: odd.append(bool(ours.odd_epoch))
         ours.run(1)
     assert odd == [False, False, True, True, False]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("network", ["lecture", "resnet9", "airbench94"])
+def test_both_do_the_same_steps(torch: Any, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same weights on the same batch: networks, losses, optimizers and their options agree."""
+    from gpucnn.bench.torch_pipeline import Pipeline
+
+    made = bench.contestants(network, 4, "float32", "cpu", 8, True, None)
+    theirs, ours = made["PyTorch eager"](), made["gpucnn eager"]()
+    images = np.random.default_rng(1).standard_normal((4, *ours.model.input_shape)).astype(np.float32)
+    labels = np.arange(4)
+    state = {name: torch.from_numpy(value.numpy().copy()) for name, value in ours.model.state_dict().items()}
+    theirs.network.load_state_dict(state)
+    batch = torch.from_numpy(images), torch.from_numpy(labels)
+    monkeypatch.setattr(Pipeline, "__call__", lambda self, chosen, odd: batch)
+    work = ours._trainer.work
+    for _ in range(2):
+        theirs._step()
+        work.run(gpucnn.tensor(images), gpucnn.tensor(labels))
+        (result,) = work.pending.read()
+        assert result.loss == pytest.approx(theirs.last_loss(), rel=1e-4)
+    after = theirs.network.state_dict()
+    for name, value in ours.model.state_dict().items():
+        moved = np.linalg.norm((after[name].numpy() - state[name].numpy()).astype(np.float64))
+        apart = np.linalg.norm((value.numpy() - after[name].numpy()).astype(np.float64))
+        assert apart <= 1e-2 * moved, name  # PyTorch's float32 norm of 256 ones among small numbers is off by 6e-5
+    assert len(theirs.average) == (len(ours._trainer.average.averages) if network == "lecture" else 0)
 
 
 @pytest.mark.peers

@@ -39,7 +39,7 @@ def test_counts_of_pytest() -> None:
 SEVERAL = """\
 [gw0] [ 12%] PASSED tests/kernels/test_gemm.py::test_a[cuda-64x64] 
 [gw11] [  3%] FAILED tests/kernels/test_gemm.py::test_b[cuda-a b] 
-[gw1] [100%] ERROR tests/kernels/test_gemm.py::test_d 
+[gw1] [100%] ERROR tests/kernels/test_gemm.py::test_d Fatal Python error: Aborted
 [gw1] [ 99%] SKIPPED tests/kernels/test_gemm.py::test_c 
 FAILED tests/kernels/test_gemm.py::test_b[cuda-a b] - assert 1 == 2
 """  # noqa: W291
@@ -58,7 +58,7 @@ def test_what_failed_among_others_is_tested_once_more_alone(tmp_path: Path, monk
 
     def run(command, place, log):
         commands.append(command)
-        output, status = (SEVERAL, 1) if "-n" in command else ("tests/a.py::test_a PASSED [100%]\n", 0)
+        output, status = (SEVERAL, 1) if command[-2] == "-n" else ("tests/a.py::test_a PASSED [100%]\n", 0)
         return steps.Finished(status, output, 1.0)
 
     monkeypatch.setattr(steps, "run", run)
@@ -67,10 +67,36 @@ def test_what_failed_among_others_is_tested_once_more_alone(tmp_path: Path, monk
     found = steps.tests(Place(tmp_path, 5.0))
     assert found["ok"] and [part["failed"] for part in found["parts"]] == [0, 1, 0]
     assert commands[1][-2:] == ["-n", str(steps.MOST_WORKERS)]
-    assert commands[2][-2:] == steps.failed(SEVERAL) and "-n" not in commands[2]
+    assert commands[2][-4:] == ["-n", "1", *steps.failed(SEVERAL)]
     monkeypatch.setattr(steps, "_installed", lambda module: False)
     commands.clear()
     assert steps.tests(Place(tmp_path, 5.0))["ok"] and len(commands) == 2
+
+
+def test_after_an_error_that_stays_a_new_process_tests_the_rest(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    (tmp_path / "test_made_up.py").write_text(MADE_UP)
+    command = steps.python("-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "benchmarks.gpu_report.fresh_process")
+    done = steps.run([*command, "-n", "1", str(tmp_path)], Place(tmp_path, 60.0), "log")
+    found = steps.outcomes(done.output)
+    assert (found["passed"], found["skipped"]) == (2, 0), done.output
+    assert [name.split("::")[1] for name in steps.failed(done.output)] == ["test_breaks"]
+
+
+MADE_UP = """\
+broken = False
+
+def test_before():
+    assert not broken
+
+def test_breaks():
+    global broken
+    broken = True
+    raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+def test_after():
+    assert not broken
+"""
 
 
 @pytest.mark.parametrize(
