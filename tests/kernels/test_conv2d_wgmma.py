@@ -1,17 +1,21 @@
-"""The convolutions on Hopper's wgmma, on the emulator standing for sm_90, against the formula in float64."""
+"""The convolutions on Hopper's wgmma, on the emulator standing for sm_90 and on a Hopper GPU, against the formula in
+float64.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gpucnn import settings
+from gpucnn import backends, settings
 from gpucnn.backends.cuda import conv2d_mma, mma_choice
 from gpucnn.backends.cuda.backend import CudaBackend
 from gpucnn.backends.cuda.mma_choice import WGMMA, Direction, Gemm, Instance
 from gpucnn.backends.declarations import declarations
 from gpucnn.backends.emulator import EmulatorEngine
+from gpucnn.device import device
 from gpucnn.geometry import Conv2dGeometry
 from tests.kernels.test_conv2d_mma import CONVOLUTIONS, run_and_check
 from tests.support.banks import extra_wavefronts, lane_values
@@ -25,9 +29,30 @@ GEOMETRIES = (
 HALVES = ("float16", "bfloat16")
 
 
-@pytest.fixture(scope="module")
-def hopper() -> Any:
-    return CudaBackend(EmulatorEngine("strict", 90))
+LONG = Conv2dGeometry.of((5, 64, 17, 15), (264, 64, 3, 3), padding=1)  # goes round each pipeline more than once
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def hopper(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "emulated":
+        yield CudaBackend(EmulatorEngine("strict", 90))
+        return
+    found = backends.get(device("cuda"))
+    if conv2d_mma.architecture(found.engine) != 90:
+        pytest.skip("not a Hopper GPU")
+    with found.context():
+        yield found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("instance", WGMMA[Direction.FPROP], ids=lambda instance: instance.name)
+@pytest.mark.parametrize("direction", CONVOLUTIONS)
+@pytest.mark.parametrize("hopper", ["cuda"], indirect=True)
+def test_long_sums_on_a_gpu(hopper: Any, direction: Direction, instance: Instance) -> None:
+    """On hardware copies, products and stores run at their own pace: many stages and blocks."""
+    for precision in HALVES:
+        for parts in (1, 5):
+            run_and_check(hopper, direction, precision, LONG, f"{instance.name}:{parts}", epilogue=True)
 
 
 @pytest.mark.parametrize("instance", WGMMA[Direction.FPROP], ids=lambda instance: instance.name)
