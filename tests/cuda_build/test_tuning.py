@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,3 +171,20 @@ def test_convolutions_and_products_ask_for_their_instance(precision, monkeypatch
     assert again.tobytes() == tuned[0].tobytes()
     for one, other in zip(plain, tuned, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-2 if precision == "float16" else 1e-4, atol=1e-3)
+
+
+def test_the_gpu_is_busy_while_a_timed_call_is_launched() -> None:
+    log: list[str] = []
+
+    def event() -> Any:
+        log.append("event")
+        return SimpleNamespace(record=lambda: log.append("record"), synchronize=lambda: log.append("wait"))
+
+    def empty(size: int, dtype: Any) -> Any:
+        assert size >= 2**26 and dtype is np.uint8
+        return SimpleNamespace(fill=lambda value: log.append("fill"))
+
+    cuda = SimpleNamespace(Event=event, get_elapsed_time=lambda start, end: 3.0)
+    engine = SimpleNamespace(xp=SimpleNamespace(cuda=cuda, empty=empty), device=nullcontext())
+    assert tuning.event_timer(engine)(lambda: log.append("run")) == 0.003
+    assert log[2:] == ["fill"] * tuning.LEADS + ["record", "run", "record", "wait"]

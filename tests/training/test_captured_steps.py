@@ -72,7 +72,7 @@ def trained(
         ("lecture_cnn", {"images": 10}),
         ("airbench94", {"precision": "float16", "tested": True}),
         ("lenet5", {"resident": False, "images": 10, "clip_norm": 0.1}),
-        ("lenet5", {"accumulate": 3, "read_steps": 4, "precision": "bfloat16"}),
+        ("lenet5", {"images": 10, "accumulate": 3, "read_steps": 4, "precision": "bfloat16"}),
     ],
 )
 def test_captured_steps_are_the_same_launches_with_the_same_bits(name: str, options: dict[str, Any]) -> None:
@@ -120,15 +120,15 @@ def test_weights_are_rounded_in_every_step_but_frozen_ones_once(monkeypatch: pyt
 
 
 def test_a_run_that_is_resumed_in_the_middle_of_an_epoch_is_the_same(tmp_path: Path) -> None:
-    common = {"device": DEVICE, "train_images": 44, "test_images": 8, "batch_size": 8, "log_steps": 2}
+    common = {"device": DEVICE, "train_images": 28, "test_images": 4, "batch_size": 8, "log_steps": 2}
 
     class Stop(training.Callback):
         def on_step(self, trainer: Any) -> None:
-            if trainer.step == 4:
+            if trainer.step == 3:
                 raise KeyboardInterrupt
 
     for name, graph in (("eager", False), ("graph", True), ("stopped", True)):
-        config = small(**common, graph=graph, checkpoint_steps=3)
+        config = small(**common, graph=graph, checkpoint_steps=2)
         if name != "stopped":
             training.train(config, out=tmp_path / name)
             continue
