@@ -10,6 +10,7 @@ from torch import nn
 
 from gpucnn.bench.contestants import LEARNING_RATE
 from gpucnn.bench.torch_networks import LectureNetwork
+from gpucnn.bench.torch_settings import settled
 
 AVERAGE_DECAY = 0.9999
 
@@ -27,12 +28,11 @@ class LectureTrainer:
     def __init__(self, device: str, layout: str) -> None:
         self.device = torch.device(device)
         self.memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
+        settled("float32")
         torch.manual_seed(0)
         self.network = LectureNetwork().to(self.device, memory_format=self.memory_format)
         self.loss = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(self.network.groups(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.SGD(self.network.groups(), lr=LEARNING_RATE, fused=self.device.type == "cuda")
         self.parameters = list(self.network.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.steps = 0

@@ -165,6 +165,21 @@ def test_pytorchs_network_is_the_same_network() -> None:
 
 
 @pytest.mark.peers
+def test_pytorchs_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to itself cuDNN rounds the inputs of float32 convolutions to TF32."""
+    import torch
+
+    from gpucnn.bench.torch_lecture import LectureTrainer
+
+    for switch in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(switch, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    LectureTrainer("cpu", "contiguous")
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.benchmark
+
+
+@pytest.mark.peers
 def test_pytorch_is_measured_in_both_layouts() -> None:
     measured = bench.measure(bench.Options(batch_size=2, steps=1, repeats=1, device="cpu", synthetic=True))
     assert [(one.framework, one.layout) for one in measured.results] == [
