@@ -165,18 +165,20 @@ def test_pytorchs_network_is_the_same_network() -> None:
 
 
 @pytest.mark.peers
-def test_pytorchs_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorchs_float32_is_float32() -> None:
     """Left to itself cuDNN rounds the inputs of float32 convolutions to TF32."""
     import torch
 
     from gpucnn.bench.torch_lecture import LectureTrainer
 
-    for switch in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(switch, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    LectureTrainer("cpu", "contiguous")
-    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
-    assert torch.backends.cudnn.benchmark
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = True
+        LectureTrainer("cpu", "contiguous")
+        assert not cudnn.allow_tf32 and not matmul.allow_tf32
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 @pytest.mark.peers
