@@ -3,7 +3,8 @@
 Primitives work on arrays (``numpy.ndarray`` on ``cpu`` and ``emulated``, ``cupy.ndarray`` on ``cuda``), know nothing
 of tensors or gradients and trust their arguments: the operators in gpucnn/functional/ have checked them. Images are
 C-contiguous N, H, W, C and filters K, R, S, C/groups. On ``cpu`` the dtype is float32 or float64; ``cuda`` and
-``emulated`` compute in float32.
+``emulated`` compute in float32, and in float16 and bfloat16 with float32 inside: activations and weights are then of
+the one half type, biases, the parameters and statistics of batch normalisation and the gradients of weights float32.
 
 What needs no kernel of its own (broadcast arithmetic, reductions, indexing, reshape) is written over ``xp``, the
 array module.
@@ -29,7 +30,6 @@ class Backend(ABC):
 
     name: str  # "cpu", "cuda" or "emulated"
     xp: Any  # the array module: numpy or cupy
-    float64: bool  # whether primitives compute in float64 too
     recomputes: bool  # whether computing a value again is cheaper than to keep it: GPUs wait for memory
     capturing: bool = False  # whether this thread's launches are recorded and not run, see gpucnn.cuda.graph
 

@@ -23,7 +23,7 @@ class Row:
     """
 
     name: str  # the module's dotted name; for an operator that of the module which called it; "" is the network
-    kind: str  # the class of the module or of the operator's Function
+    kind: str  # the class of the module, with the activation that it applies, or of the operator's Function
     output_shape: tuple[int, ...] | None  # None for a module that was not called
     parameters: int  # elements; those shared with an earlier row are not counted again
     trained: int  # of them, those that require a gradient
@@ -130,7 +130,9 @@ class _Accountant:
         self.counted |= {id(p) for p in own} | {id(module)}
         count, memory = sum(p.numel() for p in own), sum(p.data.nbytes for p in own)
         trained = sum(p.numel() for p in own if p.requires_grad)
-        return Row(name, type(module).__name__, None, count, trained, 0, 0, 0, memory)
+        activation = getattr(module, "activation", None)
+        kind = f"{type(module).__name__} + {activation}" if isinstance(activation, str) else type(module).__name__
+        return Row(name, kind, None, count, trained, 0, 0, 0, memory)
 
     def operator(self, function: Any, args: tuple[Any, ...], outputs: tuple[Any, ...], needs: tuple[bool, ...]) -> None:
         """An operator has run: it goes to the leaf that called it, or gets a row."""

@@ -39,7 +39,7 @@ def test_a_layers_row_has_shape_parameters_flops_and_memory(gpucnn: Command) -> 
     told = gpucnn("summary", "lecture_cnn", "--batch-size", 2)
     assert told.out.splitlines()[0] == "lecture_cnn: images 3x24x24, 10 classes"
     row = next(line for line in told.out.splitlines() if line.startswith("conv1")).split()
-    assert row == ["conv1", "Conv2d", "64x24x24", "4,864", "5.53", "11.06", "288.0", "KiB"]
+    assert row == ["conv1", "Conv2d", "+", "relu", "64x24x24", "4,864", "5.53", "11.06", "288.0", "KiB"]
     assert "FLOPs an example: 36,941,568 forward, 105,295,104 in training" in told.out
     assert "memory at batch size 2: weights 4.1 MiB, gradients 4.1 MiB, outputs of all layers" in told.out
 

@@ -57,7 +57,6 @@ class CudaBackend(Backend):
     ``engine``.
     """
 
-    float64 = False
     recomputes = True
 
     def __init__(self, engine: Any) -> None:

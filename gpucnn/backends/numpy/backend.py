@@ -34,7 +34,6 @@ class NumpyBackend(Backend):
 
     name = "cpu"
     xp = np
-    float64 = True
     recomputes = False
 
     def from_host(self, array: Any) -> Array:
