@@ -73,11 +73,13 @@ class CapturedStep:
             self.engine.capture = None
             generator.load_state_dict(state)
             _renew(sources)  # what the capture derived is not there before a replay
-        self._gradients = [
-            (tensor, tensor.grad)
-            for tensor in _tensors(self.device)
-            if tensor.grad is not None and tensor.grad is not gradients.get(id(tensor))
-        ]
+            self._gradients = [
+                (tensor, tensor.grad)
+                for tensor in _tensors(self.device)
+                if tensor.grad is not gradients.get(id(tensor))
+            ]
+            for tensor in live:  # nor are the gradients
+                tensor.grad = gradients[id(tensor)]
         self._offsets = dict.fromkeys(self._capture.purposes, 0)  # what the device's offsets are
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpucnn
-from gpucnn import backends, nn, optim
+from gpucnn import backends, graphs, nn, optim
 from gpucnn import functional as F
 from gpucnn.amp import GradScaler
 from gpucnn.backends.emulator.array import RecordedArray
@@ -148,6 +148,30 @@ def test_after_a_capture_all_is_as_it_was() -> None:
     assert not tracemalloc.is_tracing()
     outputs = replay(*batches(1)[0])
     assert type(outputs.data) is np.ndarray and not isinstance(outputs.data, RecordedArray)
+
+
+def test_gradients_are_those_of_the_first_step_until_a_replay() -> None:
+    def gradients(training: Training) -> list[bytes]:
+        return [p.grad.numpy().tobytes() for p in training.model.parameters() if p.grad is not None]
+
+    (x, y), eager, wanted = batches(1)[0], Training(), []
+    for _ in range(2):
+        eager.step(x, y)
+        wanted.append(gradients(eager))
+    captured = Training()
+    replay = gpucnn.cuda.graph(captured.step, x, y)
+    assert gradients(captured) == wanted[0] != wanted[1]
+
+    def fails(x: gpucnn.Tensor, y: gpucnn.Tensor) -> float:
+        captured.optimizer.zero_grad()
+        return float(F.cross_entropy(captured.model(x), y))
+
+    replay(x, y)
+    assert gradients(captured) == wanted[1]
+    kept = [p.grad for p in captured.model.parameters()]
+    with pytest.raises(RuntimeError, match="reads a value"):
+        graphs.CapturedStep(fails, (x, y))
+    assert all(p.grad is gradient for p, gradient in zip(captured.model.parameters(), kept, strict=True))
 
 
 def test_dropout_draws_anew_at_each_replay() -> None:
