@@ -117,6 +117,8 @@ class Index(Function):
         else:
             size = math.prod(ctx.shape)
             positions = xp.arange(size, dtype=int64).reshape(ctx.shape)[ctx.index]
+            if dtypes.is_half(grad.dtype):  # added up in float32, rounded by the tape
+                grad = grad.to(dtype=float32)
             values = layout.contiguous(grad.data).reshape(-1)
             dx = backend.scatter_add(size, layout.contiguous(positions).reshape(-1), values).reshape(ctx.shape)
         return Tensor(layout.canonical(dx), grad.device), None, None

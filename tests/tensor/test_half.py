@@ -112,6 +112,14 @@ def test_indexing(device: str, name: str) -> None:
     same(x[0], np.full(5, 1.5), dtype)
 
 
+def test_gradients_of_a_repeated_index_add_up_in_float32(device: str, name: str) -> None:
+    """3000 times 1: in either half type by itself 1 is lost long before."""
+    x = gpucnn.ones(2, 3, dtype=name, device=device, requires_grad=True)
+    picked = x[gpucnn.tensor([1] * 3000, device=device)]
+    picked.backward(gpucnn.ones(3000, 3, dtype=name, device=device))
+    same(x.grad, [[0.0] * 3, [3000.0] * 3], HALVES[name])
+
+
 def test_printed_and_saved(device: str, name: str, tmp_path: Path) -> None:
     dtype = HALVES[name]
     x = gpucnn.tensor(np.array([[1.5, -2.25]], np.float32).astype(dtype), device=device)

@@ -296,9 +296,7 @@ class NumpyBackend(Backend):
     def scale_by(self, x: Array, factor: Array) -> Array:
         return loss_scale.scale_by(x, factor)
 
-    def check_gradients(
-        self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None
-    ) -> None:
+    def check_gradients(self, gradients: Sequence[Array], found_inf: Array, inverse_scale: Array | None = None) -> None:
         loss_scale.check_gradients(gradients, found_inf, inverse_scale)
 
     def update_scale(self, state: Array, found_inf: Array, growth: float, backoff: float, interval: int) -> None:
