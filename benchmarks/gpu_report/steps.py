@@ -226,6 +226,7 @@ def measured(*arguments: str) -> Callable[[Place], dict[str, Any]]:
 
     def step(place: Place) -> dict[str, Any]:
         path = place.folder / "result.json"
+        path.unlink(missing_ok=True)  # of an earlier run
         done = run(python("-m", *arguments, "--json", str(path)), place, "output.log")
         result = json.loads(path.read_text()) if path.is_file() else None
         ok = done.status == 0 and result is not None
@@ -246,8 +247,9 @@ def recipe(place: Place) -> dict[str, Any]:
         return {"ok": True, "left_out": f"CIFAR-10 cannot be had: {error}"}
     out = place.folder / "runs"
     command = python("-m", "gpucnn", "train", "--recipe", "airbench94", "--precision", "float16", "--device", "cuda")
-    done = run([*command, "--runs", str(RECIPE_RUNS), "--out", str(out), "--overwrite"], place, "train.log")
     found = out / "runs.json"  # written anew after each run
+    found.unlink(missing_ok=True)  # of an earlier report
+    done = run([*command, "--runs", str(RECIPE_RUNS), "--out", str(out), "--overwrite"], place, "train.log")
     result = json.loads(found.read_text()) if found.is_file() else None
     return {"ok": done.status == 0, "result": result, **done.summary()}
 

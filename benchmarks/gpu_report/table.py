@@ -54,6 +54,8 @@ def _machine(records: Records) -> Iterator[str]:
 
 def _checks(records: Records) -> Iterator[str]:
     rows = []
+    for one in records.get("machine", {}).get("import_seconds", []):
+        rows.append([f"import gpucnn, {one['cache']} kernel cache", f"{_number(one['gpucnn'])} s"])
     for part in records.get("tests", {}).get("parts", []):
         counts = f"{part['passed']:,} passed, {part['failed'] + part['error']} failed, {part['skipped']} skipped"
         rows.append([f"tests, {part['part']}", counts])
@@ -90,7 +92,7 @@ def _operators(records: Records) -> Iterator[str]:
 
 def _shapes(records: Records) -> Iterator[str]:
     """Of each precision, every shape: the ratio in each direction, and our share of the roofline."""
-    for _, result in _of(records, "operators-"):
+    for number, (_, result) in enumerate(_of(records, "operators-")):
         shapes: dict[str, dict[str, str]] = {}
         for row in result["rows"]:
             ours = row.get("results", {}).get("gpucnn", {})
@@ -101,7 +103,7 @@ def _shapes(records: Records) -> Iterator[str]:
             [shape, *(by.get(direction, NOTHING) for direction in ("fprop", "dgrad", "wgrad"))]
             for shape, by in shapes.items()
         ]
-        if rows:
+        if rows and number:
             yield ""
         yield from _table((f"{result['precision']}: ratio (of the roofline)", "fprop", "dgrad", "wgrad"), rows)
 

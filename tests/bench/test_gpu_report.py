@@ -183,7 +183,6 @@ def test_a_measurement_is_what_the_program_wrote(tmp_path: Path, monkeypatch) ->
     monkeypatch.setattr(steps, "python", lambda *arguments: steps_python(tmp_path, *arguments))
     for program, ok in ((WRITES, True), (WRITES + "\nsys.exit(3)", False), ("", False)):
         (tmp_path / "program.py").write_text(program)
-        (tmp_path / "result.json").unlink(missing_ok=True)
         found = steps.measured("anything")(Place(tmp_path, 30.0))
         assert found["ok"] == ok
         assert found["result"] == ({"speed": 3} if program else None)

@@ -41,6 +41,7 @@ def records() -> dict[str, dict[str, Any]]:
     profile = {"launches": 2, "flops": 3e9, "bytes": 4e6, "calls": [CALL, CALL]}
     recipe = {"count": 10, "accuracy": {"mean": 0.94012, "std": 0.0011}, "seconds": {"mean": 2.345, "std": 0.1}}
     return {
+        "machine": {**head, "import_seconds": [{"cache": "cold", "gpucnn": 3.456}]},
         "tests": {**head, "parts": [PART]},
         "memcheck": {**head, "parts": [{"precision": p, "findings": f} for p, f in (("tf32", 0), ("float16", 3))]},
         "racecheck": {**head, "parts": [{"precision": "tf32", "findings": None}]},
@@ -65,6 +66,7 @@ def test_every_figure_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     for line in (
         "NVIDIA H200; 2026-11-21; torch 2.11, gpucnn 1.0, abc",
+        "| import gpucnn, cold kernel cache | 3.46 s |",
         "| tests, all | 1,234 passed, 3 failed, 3 skipped |",
         "| memcheck, tf32 | no finding |",
         "| memcheck, float16 | 3 findings |",
