@@ -60,7 +60,9 @@ def _on_kernel(like: Tensor, ufunc: str, operands: tuple[Operand, ...]) -> Tenso
         return added(tensors[0], tensors[1], None)
     if ufunc == "multiply" and len(tensors) == 1:
         number = next(o for o in operands if not isinstance(o, Tensor))
-        result = backend.scale(layout.memory_view(like.data), float(number))
+        with np.errstate(over="ignore"):  # infinite beyond float32, as in NumPy
+            factor = float(np.float32(number))
+        result = backend.scale(layout.memory_view(like.data), factor)
         return Tensor(layout.from_memory(result, like.data), like.device)
     return None
 

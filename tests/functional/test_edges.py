@@ -136,3 +136,10 @@ def test_variance_without_degrees_of_freedom() -> None:
 def test_divisors_are_ints() -> None:
     with pytest.raises(TypeError, match=r"avg_pool2d: divisor_override must be an int, got 2.5"):
         F.avg_pool2d(gpucnn.ones(1, 1, 4, 4, device="cpu"), 2, divisor_override=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["cpu", "emulated"])
+def test_a_factor_beyond_float32_is_infinite(device: str) -> None:
+    x = gpucnn.tensor([1.0, -2.0, 0.0], device=device)
+    for product in (x * 1e300, 1e300 * x):
+        np.testing.assert_array_equal(product.numpy(), np.array([np.inf, -np.inf, np.nan], np.float32))
