@@ -27,7 +27,7 @@ class _Copy:
 
     def __init__(self, weight: Tensor, dtype: Any, forget: Any) -> None:
         self.weight, self.version = weakref.ref(weight, forget), weight.version
-        self.source, self.place = weakref.ref(layout.owner(weight.data)), _place(weight)
+        self.source, self.place = weakref.ref(layout.owner(weight.data), forget), _place(weight)
         self.backend = weight.backend
         view = layout.memory_view(weight.data)
         self.array = layout.from_memory(self.backend.empty(view.shape, dtype), weight.data)  # type: ignore[attr-defined]
@@ -96,7 +96,8 @@ class _Copies:
 
             def forget(reference: Any) -> None:
                 with self.lock:
-                    if key in self.known and self.known[key].weight is reference:
+                    copy = self.known.get(key)
+                    if copy is not None and (copy.weight is reference or copy.source is reference):
                         del self.known[key]
 
             copy = self.known[key] = _Copy(weight, dtype, forget)
@@ -147,7 +148,7 @@ def refresh(weights: Iterable[Tensor]) -> None:
     with _copies.lock:
         wanted = {id(weight): weight for weight in weights}
         stale: dict[Any, list[tuple[_Copy, Tensor]]] = {}
-        for (identity, dtype), copy in _copies.known.items():
+        for (identity, dtype), copy in list(_copies.known.items()):  # collecting garbage takes copies away
             weight = wanted.get(identity)
             if weight is not None and copy.fits(weight) and copy.count not in (None, weight.version.count):
                 stale.setdefault((id(copy.backend), dtype), []).append((copy, weight))

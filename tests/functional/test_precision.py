@@ -286,6 +286,17 @@ def test_a_weight_changed_between_forward_and_backward_is_noticed() -> None:
         y.sum().backward()
 
 
+def test_copies_go_when_their_weights_move_away() -> None:
+    known = half_weights._copies.known
+    gc.collect()
+    count = len(known)
+    layer = nn.Linear(8, 8, device="emulated")
+    half_weights.rounded(layer.weight, np.dtype(np.float16))
+    assert len(known) == count + 1
+    layer.to("cpu")
+    assert len(known) == count
+
+
 def test_a_weight_that_is_another_array_is_rounded_anew_wherever_it_lies() -> None:
     w = leaf(normal(8, 8))
     for _ in range(4):
