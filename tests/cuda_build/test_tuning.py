@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from gpucnn import functional as F
 from gpucnn.backends.cuda import tuning
 from gpucnn.backends.cuda.tuning import Tuner
 
+SHARED_CACHE = os.environ["GPUCNN_CACHE_DIR"]  # of all tests: conftest.py
 SECONDS = {"small": 3.0, "large": 1.0, "direct": 2.0}
 
 
@@ -144,6 +146,11 @@ def test_where_nothing_can_be_timed_it_says_so() -> None:
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_convolutions_and_products_ask_for_their_instance(precision, monkeypatch) -> None:
     """Every candidate is tried on the operator itself, and what was fastest runs from then on."""
+    monkeypatch.setenv(
+        "GPUCNN_CACHE_DIR", SHARED_CACHE
+    )  # where the emulator's kernels are built; choices are kept nowhere
+    monkeypatch.setattr(Tuner, "_store", lambda self: None)
+    monkeypatch.setattr(Tuner, "_stored", lambda self: {})
     backend = backends.get(gpucnn.device("emulated"))
     tried: list[str] = []
 
@@ -157,12 +164,12 @@ def test_convolutions_and_products_ask_for_their_instance(precision, monkeypatch
     monkeypatch.setattr(tuning, "WARM_UP", 0)
     monkeypatch.setattr(tuning, "REPEATS", 1)
     monkeypatch.setattr(backend, "tuner", Tuner(lambda: "emulated", clock))
-    x = gpucnn.randn(2, 8, 5, 5, device="emulated")
-    w, m = gpucnn.randn(8, 8, 3, 3, device="emulated"), gpucnn.randn(8, 50, device="emulated")
+    x = gpucnn.randn(1, 8, 3, 3, device="emulated")
+    w, m = gpucnn.randn(8, 8, 1, 1, device="emulated"), gpucnn.randn(8, 18, device="emulated")
     with gpucnn.precision(precision):
-        plain = F.conv2d(x, w).numpy(), F.linear(x.reshape(8, 50), m).numpy()
+        plain = F.conv2d(x, w).numpy(), F.linear(x.reshape(4, 18), m).numpy()
         backend.tuner.enable()
-        tuned = F.conv2d(x, w).numpy(), F.linear(x.reshape(8, 50), m).numpy()
+        tuned = F.conv2d(x, w).numpy(), F.linear(x.reshape(4, 18), m).numpy()
         assert len(set(tried)) > 2 and len(backend.tuner.used) == 2
         with backend.engine.record() as launches:
             again = F.conv2d(x, w).numpy()

@@ -37,7 +37,13 @@ def network(name: str) -> tuple[training.Config, nn.Module]:
 
 
 def trained(
-    name: str, graph: bool, resident: bool = True, images: int = 14, tested: bool = False, **options: Any
+    name: str,
+    graph: bool,
+    resident: bool = True,
+    images: int = 14,
+    batch: int = 4,
+    tested: bool = False,
+    **options: Any,
 ) -> Result:
     """A recipe on a few images: four steps an epoch, the last of them smaller; whitening is frozen in between."""
     gc.collect()
@@ -45,7 +51,7 @@ def trained(
     dataset = Shapes(count=images)
     made = data.loader_for if resident else DataLoader
     transform = transforms(model, "shapes", config.augmentation)[0]
-    loader = made(dataset, 4, True, transform, seed=1, device=DEVICE)
+    loader = made(dataset, batch, True, transform, seed=1, device=DEVICE)
     assert isinstance(loader, ResidentLoader) == resident
     build.start_from_data(model, dataset, DEVICE)
     test = DataLoader(Shapes(count=2), 2, device=DEVICE, transform=transforms(model, "shapes")[1]) if tested else None
@@ -69,10 +75,10 @@ def trained(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("lecture_cnn", {"images": 10}),
-        ("airbench94", {"precision": "float16", "tested": True}),
+        ("lecture_cnn", {"images": 5, "batch": 2}),
+        ("airbench94", {"images": 7, "batch": 2, "precision": "float16", "tested": True}),
         ("lenet5", {"resident": False, "images": 10, "clip_norm": 0.1}),
-        ("lenet5", {"images": 10, "accumulate": 3, "read_steps": 4, "precision": "bfloat16"}),
+        ("lenet5", {"images": 8, "batch": 3, "accumulate": 3, "read_steps": 4, "precision": "bfloat16"}),
     ],
 )
 def test_captured_steps_are_the_same_launches_with_the_same_bits(name: str, options: dict[str, Any]) -> None:
