@@ -15,6 +15,13 @@ STAYS = (  # as CuPy, the driver and PyTorch name them
     "ILLEGAL_INSTRUCTION", "illegal instruction", "LaunchTimeout", "LAUNCH_TIMEOUT",
 )  # fmt: skip
 _broken: list[str] = []
+_is_worker = False
+
+
+def pytest_configure(config: Any) -> None:
+    """Finds out whether pytest-xdist started this process."""
+    global _is_worker
+    _is_worker = hasattr(config, "workerinput")
 
 
 def pytest_runtest_logreport(report: Any) -> None:
@@ -25,5 +32,5 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 def pytest_runtest_logfinish() -> None:
     """Ends a process of pytest-xdist in which one did."""
-    if _broken and "PYTEST_XDIST_WORKER" in os.environ:
+    if _broken and _is_worker:
         os._exit(70)
