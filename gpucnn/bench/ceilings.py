@@ -69,5 +69,7 @@ def of(name: str) -> Ceilings:
     plain = "".join(letter for letter in name.lower() if letter.isalnum())
     found = [key for key in GPUS if key in plain]
     if not found:
-        raise ValueError(f"profile: the ceilings of {name!r} are not known; known are {', '.join(GPUS)}")
+        raise ValueError(
+            f"profile: the ceilings of {name!r} are not known; --gpu names one to compare with: {', '.join(GPUS)}"
+        )
     return GPUS[max(found, key=len)]

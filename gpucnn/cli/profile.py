@@ -39,8 +39,10 @@ def profile(
 ) -> None:
     """Take one training step apart: which kernels run, their FLOPs and bytes, the least time that a GPU needs for them,
     and, on a GPU, the time that they took."""
+    import datetime
     import json as text
 
+    from gpucnn import machine
     from gpucnn.bench import ceilings
     from gpucnn.bench.step import DEFAULT_GPU, profile_step
     from gpucnn.serialization import atomic_write
@@ -62,7 +64,8 @@ def profile(
         draw(found, limits, plot)
         output.say(f"roofline: {plot}")
     if json is not None:
-        atomic_write(json, (text.dumps(found.to_dict(limits), indent=1) + "\n").encode())
+        head = {"date": datetime.date.today().isoformat(), "machine": machine.describe()}
+        atomic_write(json, (text.dumps({**head, **found.to_dict(limits)}, indent=1) + "\n").encode())
         output.say(f"record: {json}")
 
 

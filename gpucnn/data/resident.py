@@ -22,7 +22,6 @@ from gpucnn.device import Device
 from gpucnn.tensor import Tensor, resolve_device
 
 MEMORY_SHARE = 4  # a data set takes at most one part in so many of a GPU's memory
-STATE_WORDS = 4  # epoch, batch, step of the run, and one to spare
 
 
 def loader_for(

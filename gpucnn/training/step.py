@@ -48,7 +48,10 @@ class TrainingStep:
         self.device = next(iter(trainer.model.parameters())).device
         self.required = graph is True
         if self.required and self.device.type == "cpu":
-            raise ValueError("Trainer: graph=True needs a model on cuda or emulated, this one is on cpu")
+            raise ValueError(
+                "Trainer: graph=True needs a model on cuda or emulated, this one is on cpu; None or False (--no-graph)"
+                " runs steps launch by launch"
+            )
         self.graph = self.device.type == "cuda" if graph is None else graph
         loader = trainer.train_loader
         self.ring: Ring | None = None

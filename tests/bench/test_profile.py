@@ -132,7 +132,7 @@ def test_the_command(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--gpu", "voodoo"], "the ceilings of 'voodoo' are not known; known are h200"),
+        (["--gpu", "voodoo"], "the ceilings of 'voodoo' are not known; --gpu names one to compare with: h200"),
         (["--device", "cpu"], "the device cpu launches no kernels; --device emulated"),
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--precision", "float8", "--device", "emulated"], "float8"),
