@@ -27,7 +27,9 @@ def normalized(p: Any, g: Any, decay: float, share: float = 1.0) -> Any:
 Case = tuple[int, Callable[..., None], Callable[[Any, Any, float], Any]]
 CASES: dict[str, Case] = {
     "adam_step": (
-        2, lambda b, p, g, s, d: updates.adam_step(b, p, g, *s, None, LR, 0.9, 0.99, EPS, d, False, False, 1), normalized,
+        2,
+        lambda b, p, g, s, d: updates.adam_step(b, p, g, *s, None, LR, 0.9, 0.99, EPS, d, False, False, 1),
+        normalized,
     ),
     "adam_amsgrad_step": (
         3, lambda b, p, g, s, d: updates.adam_step(b, p, g, *s, LR, 0.3, 0.99, EPS, d, False, True, 1),
