@@ -136,5 +136,6 @@ def draw(found: Profile, limits: Ceilings, path: Path) -> None:
 
     kinds = {call.arithmetic for call in found.calls if call.flops}
     points = [Point(c.kernel, c.flops, c.size, limits.rate(c.arithmetic), c.seconds) for c in found.calls]
-    title = f"{found.network}, batch {found.batch_size}, {found.precision}: one training step under the ceilings of {limits.name}"
+    step = f"{found.network}, batch {found.batch_size}, {found.precision}"
+    title = f"{step}: one training step under the ceilings of {limits.name}"
     draw_roofline(points, {kind: limits.rate(kind) for kind in sorted(kinds)}, limits.bandwidth, path, title)
