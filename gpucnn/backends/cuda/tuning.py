@@ -14,6 +14,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,14 @@ LEAD_BYTES, LEADS = (
     64 * 2**20,
     16,
 )  # what is filled before a timed call: 0.2 ms on the fastest GPU, 10 ms on a small one
+Timer = Callable[[Callable[[], Any]], float]
 Choices = dict[str, str]  # "conv2d_fprop N128 H12 ... float16" to the name of an instance
 
 
 class Tuner:
     """The choices of one device. ``timer(run) -> seconds`` times one call there; None where there is no clock."""
 
-    def __init__(self, device_name: Callable[[], str], timer: Callable[[Callable[[], None]], float] | None) -> None:
+    def __init__(self, device_name: Callable[[], str], timer: Timer | None) -> None:
         self._device_name, self._timer = device_name, timer
         self.enabled = False
         self.choices: Choices = {}
@@ -94,9 +96,10 @@ class Tuner:
         assert self._timer is not None
         best, best_seconds = default, math.inf
         for name in dict.fromkeys([default, *candidates]):
+            once = partial(run, name)
             for _ in range(WARM_UP):
-                run(name)
-            seconds = statistics.median(self._timer(lambda name=name: run(name)) for _ in range(REPEATS))  # type: ignore[misc]
+                once()
+            seconds = statistics.median(self._timer(once) for _ in range(REPEATS))
             if seconds < best_seconds:
                 best, best_seconds = name, seconds
         return best
@@ -128,14 +131,14 @@ class Tuner:
         write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode())
 
 
-def event_timer(engine: Any) -> Callable[[Callable[[], None]], float]:
+def event_timer(engine: Any) -> Timer:
     """Times a call on ``engine``'s GPU between two events on the current stream.
 
     The GPU is kept busy while the host launches: else a kernel of a few microseconds would be timed by how long Python
     takes to start it, and all candidates would be the same.
     """
 
-    def seconds(run: Callable[[], None]) -> float:
+    def seconds(run: Callable[[], Any]) -> float:
         cuda = engine.xp.cuda
         with engine.device:
             lead = engine.xp.empty(LEAD_BYTES, np.uint8)
