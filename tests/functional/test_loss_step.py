@@ -14,21 +14,30 @@ import gpucnn.functional as F
 from gpucnn import Tensor, backends
 from gpucnn.device import device as named
 from tests.kernels.halves import HALVES
-from tests.support.tolerance import assert_close
+from tests.support import reference
+from tests.support.tolerance import assert_close, check
 
 Array = NDArray[Any]
 DEVICES = ["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-def formula(logits: Array, labels: Array, smoothing: float, factor: float) -> tuple[float, Array, Array]:
-    """The loss, the gradient and the magnitude of its terms, in float64."""
-    z = logits.astype(np.float64)
-    shifted = z - z.max(axis=1, keepdims=True)
-    p = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    target = np.full(z.shape, smoothing / z.shape[1])
-    target[np.arange(len(labels)), labels] += 1 - smoothing
-    loss = -(target * (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))).sum()
-    return factor * loss, factor * (p - target), factor * (p + target)
+def check_loss(actual: Tensor, logits: Array, labels: Array, smoothing: float, factor: float) -> None:
+    """``factor`` times the sum of the rows' losses."""
+    wide, plain = (
+        reference.softmax_cross_entropy_forward(logits, labels, t, smoothing)[0] for t in (np.float64, np.float32)
+    )
+    assert wide.scale is not None
+    total, scale = factor * wide.value.sum(), factor * wide.scale.sum()
+    assert_close(actual.numpy(), total, scale, np.float32(factor) * plain.value.sum(), what="loss")
+
+
+def check_gradient(x: Tensor, logits: Array, labels: Array, smoothing: float, factor: float) -> None:
+    """The gradient of that."""
+
+    def formula(*arguments: Any, dtype: Any) -> reference.Reference:
+        return reference.softmax_cross_entropy_backward(*arguments, dtype=dtype, smoothing=smoothing)
+
+    check(x.grad.numpy(), formula, np.full(len(labels), factor), logits, labels, what="gradient")
 
 
 def draw(rows: int, classes: int, dtype: Any = np.float32) -> tuple[Array, Array]:
@@ -46,12 +55,11 @@ def test_against_the_formula(device: str, reduction: str, smoothing: float, rows
     target = gpucnn.tensor(labels, device=device)
     loss, correct = F.cross_entropy_with_correct(x, target, reduction, smoothing)
     factor = 1 / rows if reduction == "mean" else 1.0
-    value, gradient, scale = formula(logits, labels, smoothing, factor)
-    assert_close(loss.numpy(), np.array(value), np.array(factor * (np.abs(logits).sum() + rows * 5)))
+    check_loss(loss, logits, labels, smoothing, factor)
     assert correct.dtype == np.int32 and correct.shape == () and not correct.requires_grad
     assert int(correct) == int((logits.argmax(1) == labels).sum())
     loss.backward()
-    assert_close(x.grad.numpy(), gradient, scale * 4)
+    check_gradient(x, logits, labels, smoothing, factor)
     plain = gpucnn.tensor(logits, device=device, requires_grad=True)
     F.cross_entropy(plain, target, reduction, smoothing).backward()
     np.testing.assert_array_equal(plain.grad.numpy(), x.grad.numpy())
@@ -70,8 +78,7 @@ def test_another_upstream_gradient_multiplies(device: str, weighted: Callable[[T
     logits, labels = draw(6, 4)
     x = gpucnn.tensor(logits, device=device, requires_grad=True)
     weighted(F.cross_entropy(x, gpucnn.tensor(labels, device=device)))
-    _, gradient, scale = formula(logits, labels, 0.0, 0.375 / 6)
-    assert_close(x.grad.numpy(), gradient, scale * 4)
+    check_gradient(x, logits, labels, 0.0, 0.375 / 6)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -87,7 +94,7 @@ def test_backward_twice_and_sums_of_losses(device: str) -> None:
         loss.backward()
     x.grad = None
     (F.cross_entropy(x, target) + F.cross_entropy(x, target, "sum")).backward()
-    np.testing.assert_allclose(x.grad.numpy(), 7 * once, rtol=1e-5)
+    check_gradient(x, logits, labels, 0.0, 1 / 6 + 1)
 
 
 def test_a_function_that_changes_its_gradient_in_place_changes_no_other_backward() -> None:
@@ -116,17 +123,15 @@ def test_half_logits_have_a_float32_loss_and_a_scale_comes_before_the_rounding(d
     x = gpucnn.tensor(logits, device="emulated", requires_grad=True)
     loss, correct = F.cross_entropy_with_correct(x, gpucnn.tensor(labels, device="emulated"))
     wide = logits.astype(np.float32)
-    value, gradient, terms = formula(wide, labels, 0.0, scale / 900)
     assert loss.dtype == np.float32 and int(correct) == int((wide.argmax(1) == labels).sum())
-    assert_close(
-        loss.numpy() * np.float32(scale), np.array(value), np.array(scale / 900 * np.abs(wide).sum() + 5 * scale)
-    )
+    check_loss(loss, wide, labels, 0.0, 1 / 900)
     loss.backward(None if scale == 1.0 else gpucnn.tensor(np.float32(scale), device="emulated"))
     assert x.grad.dtype == dtype
     if dtype == np.float16 or scale == 1.0:
-        assert_close(x.grad.numpy(), gradient, terms * 4)
+        check_gradient(x, wide, labels, 0.0, scale / 900)
     if dtype == np.float16 and scale > 1:
-        lost = np.abs(gradient / scale).astype(np.float16) == 0
+        unscaled = reference.softmax_cross_entropy_backward(np.full(900, 1 / 900), wide, labels).value
+        lost = unscaled.astype(np.float16) == 0
         assert lost.any() and (x.grad.numpy()[lost] != 0).any()  # what float16 alone would have lost is there
 
 
@@ -182,7 +187,6 @@ class Trebled(gpucnn.Function):
 def test_a_gradient_of_1_that_was_changed_in_place_is_no_longer_1(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, labels = draw(6, 4)
     target = gpucnn.tensor(labels, device=device)
-    _, gradient, scale = formula(logits, labels, 0.0, 0.5)
     for fails in (False, True):
         monkeypatch.setattr(Trebled, "fails", fails)
         x = gpucnn.tensor(logits, device=device, requires_grad=True)
@@ -192,7 +196,7 @@ def test_a_gradient_of_1_that_was_changed_in_place_is_no_longer_1(device: str, m
                 loss.backward()
         else:
             loss.backward()
-            assert_close(x.grad.numpy(), gradient, scale * 4)
+            check_gradient(x, logits, labels, 0.0, 0.5)
         one = gpucnn.tensor(np.float32(2), device=device, requires_grad=True)
         (one * 1.0).backward()
         assert one.grad.item() == 1.0

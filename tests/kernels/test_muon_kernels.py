@@ -12,7 +12,8 @@ from gpucnn.backends.cuda import chunks
 from gpucnn.backends.updates import Along, MuonNumbers
 from tests.kernels.arrays import exact_ends, host, launches, unaligned
 from tests.numpy_backend.geometries import normal
-from tests.support.tolerance import assert_close
+from tests.support import reference
+from tests.support.tolerance import assert_close, check
 from tests.support.updates import average_row, rows
 
 # (outer, K, inner): one row, one column, odd sizes, wide, tall, K in the middle, several tiles and stages, empty ones.
@@ -46,6 +47,17 @@ def formula(p: Any, g: Any, b: Any, own: MuonNumbers, steps: int, dtype: Any) ->
     return dtype(own.kept) * p - dtype(own.step_size) * x, b
 
 
+def check_step(
+    parameter: Any, momentum: Any, p: Any, g: Any, b: Any, own: MuonNumbers, steps: int, what: str = ""
+) -> None:
+    """Both, as they came out, against the formula on what went in."""
+    exact, plain = (formula(p, g, b, own, steps, dtype) for dtype in (np.float64, np.float32))
+    moved = own.step_size * math.sqrt(min(plain[0].shape))  # the norm of an orthogonal step: what was added
+    assert_close(matrix(parameter), exact[0], np.abs(exact[0]) + 4 * moved, plain[0], what="parameter" + what)
+    scale = np.abs(matrix(b)) + np.abs(matrix(g))
+    assert_close(matrix(momentum), exact[1], scale, plain[1], what="momentum" + what)
+
+
 def numbers(place: int) -> MuonNumbers:
     """Other numbers for each matrix."""
     a, b, c = COEFFICIENTS if place % 3 else (1.5, -0.5, 0.0)
@@ -73,15 +85,9 @@ def test_matrices_of_all_shapes_in_the_same_launches(backend: Any, steps: int, m
         assert not host(backend, on_device[i]).any()
         if not p.size:
             continue
-        exact, plain = (formula(p, g, b, own[i], steps, dtype) for dtype in (np.float64, np.float32))
-        moved = own[i].step_size * math.sqrt(min(plain[0].shape))  # the norm of an orthogonal step: what was added
-        what = f"parameter {i} of {p.shape}"
-        assert_close(matrix(result), exact[0], np.abs(exact[0]) + 4 * moved, plain[0], what=what)
-        scale = np.abs(matrix(b)) + np.abs(matrix(g))
-        assert_close(matrix(host(backend, momenta[i])), exact[1], scale, plain[1], what=f"momentum {i}")
+        check_step(result, host(backend, momenta[i]), p, g, b, own[i], steps, f" {i} of {p.shape}")
         if before[i] is not None:
-            expected = before[i] - 0.25 * (before[i] - result.astype(np.float64))
-            np.testing.assert_allclose(host(backend, averages[i]), expected, rtol=1e-6, atol=1e-6)
+            check(host(backend, averages[i]), reference.moving_average_step, before[i], result, 0.75)
 
 
 def test_a_matrix_has_the_same_bits_alone_and_among_others(backend: Any) -> None:
@@ -114,14 +120,12 @@ def test_a_gradient_is_unscaled_and_an_overflow_changes_nothing_but_the_average(
             backend.muon_step(*([array] for array in arrays), 2, rows(backend, [own]), along)
         after = host(backend, arrays[0])
         assert host(backend, skipped).tolist() == [3 + found]
-        np.testing.assert_allclose(host(backend, average), (p + 1 + after) / 2, rtol=1e-6)
+        check(host(backend, average), reference.moving_average_step, p + 1, after, 0.5)
         if found:
             np.testing.assert_array_equal(after, p)
             np.testing.assert_array_equal(host(backend, arrays[2]), b)
         else:
-            exact = formula(p, g, b, own, 2, np.float64)
-            np.testing.assert_allclose(matrix(after), exact[0], rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(matrix(host(backend, arrays[2])), exact[1], rtol=1e-5, atol=1e-6)
+            check_step(after, host(backend, arrays[2]), p, g, b, own, 2)
 
 
 def test_nothing_to_update(backend: Any) -> None:
