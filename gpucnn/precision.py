@@ -18,7 +18,8 @@ from typing import Any
 from gpucnn import backends, dtypes
 from gpucnn.device import Device
 
-PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+HALF = ("float16", "bfloat16")
+PRECISIONS = ("float32", "tf32", *HALF)
 
 
 class _Policy(threading.local):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HALF = ("float16", "bfloat16")
+from gpucnn.precision import HALF
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ import numpy as np
 from gpucnn.bench import ceilings, timing
 from gpucnn.bench.record import percentile
 from gpucnn.bench.shapes import SHAPES, Shape
+from gpucnn.precision import HALF, PRECISIONS
 
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
-PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 REPEATS, WARM_UP = 30, 3
 COMPARED = 8  # images or filters of a result that are compared
 CLOSE = {"float32": 1e-3, "tf32": 2e-2, "float16": 2e-2, "bfloat16": 1e-1}  # |ours - theirs| / |theirs| over all
@@ -59,7 +59,7 @@ def our_call(inputs: Inputs, shape: Shape, direction: str, precision: str, devic
     from gpucnn import device as place
 
     backend: Any = backends.get(place(device))
-    half = precision in ("float16", "bfloat16") and backend.name != "cpu"  # there the policy computes in float32
+    half = precision in HALF and backend.name != "cpu"  # there the policy computes in float32
     dtype = dtypes.as_dtype(precision if half else "float32")
     g, tf32 = shape.geometry, precision == "tf32"
     x, w, dy = (backend.from_host(array.astype(dtype)) for array in (inputs.x, inputs.w, inputs.dy))
@@ -128,7 +128,7 @@ def compare(
     times = {name: tuple(timer.seconds(each) for each in mine) for name, mine in found.items()}
     row: dict[str, Any] = {
         "shape": shape.name, "direction": direction, "precision": precision, "flops": shape.flops,
-        "bytes": shape.size(2 if precision in ("float16", "bfloat16") else 4, direction),
+        "bytes": shape.size(2 if precision in HALF else 4, direction),
         "results": {name: _summary(shape, mine) for name, mine in times.items()},
     }  # fmt: skip
     if peers:

@@ -127,7 +127,7 @@ def count(seen: Seen) -> Call:
         shared_mem=seen.shared_mem,
         arithmetic=arithmetic_of(name),
         flops=flops_of(seen.declaration, named),
-        size=sum(_bytes(name, p.name, named) for p in seen.declaration.parameters if p.kind in ("array", "table")),
+        size=sum(_bytes(named[p.name]) for p in seen.declaration.parameters if p.kind in ("array", "table")),
     )
 
 
@@ -156,8 +156,7 @@ def _sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(map(int, sizes)) if isinstance(sizes, (tuple, list)) else (int(sizes),)
 
 
-def _bytes(kernel: str, parameter: str, named: dict[str, Any]) -> int:
-    argument = named[parameter]
+def _bytes(argument: Any) -> int:
     if isinstance(argument, (list, tuple)):
         return sum(array.nbytes for array in argument if array is not None)
     return 0 if argument is None else int(argument.nbytes)

@@ -67,7 +67,6 @@ def _trainer(name: str, batch_size: int | None, precision: str, device: Device) 
     import gpucnn
     from gpucnn import models, training
     from gpucnn.data import Dataset, loader_for
-    from gpucnn.optim.moving_average import MovingAverage, tutorial_decay
     from gpucnn.training import build
     from gpucnn.training.inputs import transforms
 
@@ -85,10 +84,9 @@ def _trainer(name: str, batch_size: int | None, precision: str, device: Device) 
     few, batches = (
         loader_for(data, n, shuffle=True, transform=transform, seed=0, device=device) for n in (min(FEW, size), size)
     )
-    decay = config.average_decay
-    average = None if decay is None else MovingAverage(network.parameters(), tutorial_decay(decay), network.buffers())
     trainer = training.Trainer(
-        network, batches, None, build.optimizers(config, network), average, reduction=config.reduction,
-        label_smoothing=config.label_smoothing, clip_norm=config.clip_norm, precision=precision, graph=False,
+        network, batches, None, build.optimizers(config, network), build.average(config, network),
+        reduction=config.reduction, label_smoothing=config.label_smoothing, clip_norm=config.clip_norm,
+        precision=precision, graph=False,
     )  # fmt: skip
     return trainer, few, batches

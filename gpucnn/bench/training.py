@@ -24,8 +24,8 @@ import numpy as np
 
 from gpucnn.bench import timing
 from gpucnn.bench.contestants import torch_installed
-from gpucnn.bench.operators import PRECISIONS
 from gpucnn.bench.record import percentile
+from gpucnn.precision import PRECISIONS
 from gpucnn.training import Callback
 
 STEPS, REPEATS, WARM_UP_STEPS = 100, 7, 12
@@ -62,7 +62,6 @@ class OurTraining:
         import gpucnn
         from gpucnn import backends, models, training
         from gpucnn.data import Dataset, loader_for
-        from gpucnn.optim.moving_average import MovingAverage, tutorial_decay
         from gpucnn.training import build
 
         gpucnn.manual_seed(0)
@@ -75,12 +74,11 @@ class OurTraining:
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * rate
-        decay = config.average_decay
-        average = None if decay is None else MovingAverage(model.parameters(), tutorial_decay(decay), model.buffers())
         self._count = _Count()
         self._trainer = training.Trainer(
-            model, loader, None, optimizers, average, callbacks=[self._count], reduction=config.reduction,
-            label_smoothing=config.label_smoothing, clip_norm=config.clip_norm, precision=precision, graph=graph,
+            model, loader, None, optimizers, build.average(config, model), callbacks=[self._count],
+            reduction=config.reduction, label_smoothing=config.label_smoothing, clip_norm=config.clip_norm,
+            precision=precision, graph=graph,
         )  # fmt: skip
 
     def run(self, steps: int) -> None:

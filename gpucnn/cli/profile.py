@@ -40,12 +40,10 @@ def profile(
     """Take one training step apart: which kernels run, their FLOPs and bytes, the least time that a GPU needs for them,
     and, on a GPU, the time that they took."""
     import datetime
-    import json as text
 
     from gpucnn import machine
-    from gpucnn.bench import ceilings
+    from gpucnn.bench import ceilings, timing
     from gpucnn.bench.step import DEFAULT_GPU, profile_step
-    from gpucnn.serialization import atomic_write
 
     output = Output(quiet)
     for file in (plot, json):
@@ -65,7 +63,7 @@ def profile(
         output.say(f"roofline: {plot}")
     if json is not None:
         head = {"date": datetime.date.today().isoformat(), "machine": machine.describe()}
-        atomic_write(json, (text.dumps({**head, **found.to_dict(limits)}, indent=1) + "\n").encode())
+        timing.keep(json, {**head, **found.to_dict(limits)})
         output.say(f"record: {json}")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpucnn import backends, dtypes, layout
 from gpucnn.backends.cuda.augment import BatchRecipe, make_batch
+from gpucnn.backends.cuda.step import write_state
 from gpucnn.data.dataset import Dataset
 from gpucnn.data.loader import DataLoader
 from gpucnn.data.recipe import recipe
@@ -177,9 +178,7 @@ class ResidentLoader(DataLoader):
 
     def write_state(self, epoch: int, batch: int, step: int) -> None:
         """Sets ``device_state``. A copy from the host: not while capturing."""
-        values = np.array([epoch, batch, step, 0], np.int64)
-        with self._backend.context():
-            self.device_state[...] = values if self._backend.xp is np else self._backend.xp.asarray(values)
+        write_state(self._backend, self.device_state, epoch, batch, step)
 
     # ---- the launch ----
 

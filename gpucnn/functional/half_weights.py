@@ -145,6 +145,8 @@ _copies = _Copies()
 
 def refresh(weights: Iterable[Tensor]) -> None:
     """Rounds again those of ``weights`` of which there is a copy that is out of date: one launch for each half type."""
+    if not _copies.known:
+        return
     with _copies.lock:
         wanted = {id(weight): weight for weight in weights}
         stale: dict[Any, list[tuple[_Copy, Tensor]]] = {}

@@ -11,7 +11,7 @@ from gpucnn.creation import tensor
 from gpucnn.data import DataLoader, Dataset, loader_for
 from gpucnn.data.arrays import random_split
 from gpucnn.nn import Module
-from gpucnn.optim import Optimizer
+from gpucnn.optim import MovingAverage, Optimizer, tutorial_decay
 from gpucnn.optim import lr_scheduler as schedules
 from gpucnn.optim.lr_scheduler import LRScheduler
 from gpucnn.tensor import Tensor
@@ -135,6 +135,13 @@ def _optimizer(table: Table, params: Any) -> Optimizer:
         if key not in ("name", "epochs")
     }
     return kind(params, **options)
+
+
+def average(config: Config, model: Module) -> MovingAverage | None:
+    """The moving average of parameters and buffers; None where ``config.average_decay`` is."""
+    if config.average_decay is None:
+        return None
+    return MovingAverage(model.parameters(), tutorial_decay(config.average_decay), model.buffers())
 
 
 # ---- schedules ----

@@ -15,8 +15,8 @@ from gpucnn.device import Device
 from gpucnn.nn import Module
 from gpucnn.optim import MovingAverage, Optimizer
 from gpucnn.optim.lr_scheduler import LRScheduler
+from gpucnn.precision import HALF, require
 from gpucnn.precision import precision as computing_in
-from gpucnn.precision import require
 from gpucnn.training import evaluation, views
 from gpucnn.training.callbacks import Callback, callback_states, load_callback_states
 from gpucnn.training.errors import TrainingError
@@ -146,7 +146,7 @@ class Trainer:
         self.speed = Speed()
         self.precision = precision
         self.scaler = _scaler(precision, parameter.device)
-        if isinstance(train, ResidentLoader) and precision in ("float16", "bfloat16"):
+        if isinstance(train, ResidentLoader) and precision in HALF:
             train.dtype = precision  # the launch that makes a batch rounds it: the first layer would, in one of its own
         self.tuner = getattr(parameter.backend, "tuner", None)  # which kernels were chosen by time
         self.work = TrainingStep(self, graph)

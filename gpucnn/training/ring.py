@@ -40,7 +40,7 @@ class Ring:
     def __init__(self, device: Device, state: Any, batches: int, steps: int, parts: int) -> None:
         backend: Any = backends.get(device)
         self.backend = backend
-        self.state, self.batches, self.parts = state, batches, parts
+        self.state, self.batches = state, batches
         self.size = steps * parts
         self.losses = backend.constant(np.zeros(self.size, np.float32))
         self.corrects = backend.constant(np.zeros(self.size, np.int32))
@@ -50,11 +50,6 @@ class Ring:
 
     def __len__(self) -> int:
         return len(self._noted) + sum(len(copy.noted) for copy in self._under_way)
-
-    @property
-    def full(self) -> bool:
-        """Whether another step could overwrite one that no copy has taken."""
-        return len(self._noted) + self.parts > self.size
 
     def put(self, loss: Tensor, correct: Tensor, part: int, parts: int) -> None:
         """The launch that keeps a part's loss and count; after the last part the counters go on. May be captured."""

@@ -16,7 +16,7 @@ from gpucnn import backends, data, models, random
 from gpucnn.data import DataLoader, Dataset, loader_for
 from gpucnn.device import Device
 from gpucnn.nn import Module
-from gpucnn.optim import MovingAverage, tutorial_decay
+from gpucnn.optim import MovingAverage
 from gpucnn.training import build, recipes
 from gpucnn.training.callbacks import Callback, Progress, Report, Silent
 from gpucnn.training.checkpoint import Checkpoints, read_checkpoint
@@ -106,9 +106,6 @@ class _Run:
         loaders = build.loaders(config, model, self.train_part, val, self.test_data)
         steps = len(loaders.train)
         optimizers = build.optimizers(config, model)
-        average = None
-        if config.average_decay is not None:
-            average = MovingAverage(model.parameters(), tutorial_decay(config.average_decay), model.buffers())
         self.interrupts = Interrupts()
         self.checkpoints = Checkpoints(folder, config, self.train_data.classes)
         self.curves = _Curves(folder, progress)
@@ -117,7 +114,7 @@ class _Run:
             loaders.train,
             loaders.test,
             optimizers,
-            average,
+            build.average(config, model),
             build.schedulers(config, optimizers, steps),
             [*build.freezes(config, model, steps), *self._callbacks()],
             val=loaders.val,

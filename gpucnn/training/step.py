@@ -17,6 +17,7 @@ import numpy as np
 
 from gpucnn import layout
 from gpucnn.backends.capture import NotCapturable
+from gpucnn.backends.cuda.step import write_state
 from gpucnn.data import ResidentLoader
 from gpucnn.functional import cross_entropy_with_correct, half_weights
 from gpucnn.graphs import CapturedStep
@@ -58,11 +59,10 @@ class TrainingStep:
         self.pending = Pending()
         if self.device.type != "cpu":
             backend: Any = next(iter(trainer.model.parameters())).backend
-            state, batches = None, NO_END
             if isinstance(loader, ResidentLoader):
                 state, batches = loader.device_state, len(loader)
             else:
-                state = backend.constant(np.zeros(4, np.int64))
+                state, batches = backend.constant(np.zeros(4, np.int64)), NO_END
             self.ring = Ring(self.device, state, batches, 2 * trainer.read_steps + 1, trainer.accumulate)
         self._at: tuple[int, int, int] | None = None  # what the device's counters are
         self._warm: Kind | None = None  # the kind of the last step that was run launch by launch
@@ -131,10 +131,7 @@ class TrainingStep:
         half_weights.refresh(p for p in self.trainer.model.parameters() if not p.requires_grad)
         if self.ring is None or self._at == at:
             return
-        values = np.array([*at, 0], np.int64)
-        backend = self.ring.backend
-        with backend.context():
-            self.ring.state[...] = values if backend.xp is np else backend.xp.asarray(values)
+        write_state(self.ring.backend, self.ring.state, *at)
 
     # ---- one step ----
 

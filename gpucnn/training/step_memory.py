@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,12 @@ from gpucnn.data import ResidentLoader
 from gpucnn.nn import Module
 from gpucnn.nn.summary import summarize
 from gpucnn.optim import MovingAverage, Optimizer
+from gpucnn.precision import HALF
 from gpucnn.tensor import Tensor
 from gpucnn.training.errors import TrainingError
 
 if TYPE_CHECKING:
     from gpucnn.training.loop import Trainer
-
-HALF = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,7 @@ def of_step(
         fixed += sum(tensor.data.nbytes for tensor in (*average.averages, *average.buffer_averages))
     if half:
         fixed += sum(p.data.nbytes // 2 for p in parameters)
-    values = 1
-    for size in shape:
-        values *= size
-    return StepMemory(fixed, 4 * values + sum(outputs) + sum(sorted(outputs)[-2:]))
+    return StepMemory(fixed, 4 * math.prod(shape) + sum(outputs) + sum(sorted(outputs)[-2:]))
 
 
 def _state_bytes(optimizer: Optimizer) -> int:
