@@ -14,7 +14,9 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from gpucnn.backends.launch import Launch
+from gpucnn.random import Purpose
 
+STREAMS = len(Purpose) + 8  # purposes of random streams that one step may use
 PACKAGE = Path(__file__).resolve().parent.parent
 _ANSWERS = ("backends", "autograd.py", "graphs.py")  # parts of the package that only pass a call on
 _CALLERS = ("training", "models", "data", "bench", "cli")  # parts that call operators as a user's code does

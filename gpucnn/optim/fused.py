@@ -99,8 +99,9 @@ class FusedOptimizer(Optimizer):
 
     def begin_or_register(self, pairs: Pairs, scaled: bool = False) -> None:
         """:meth:`begin`, or, while a step is captured, only its registration for the replays."""
-        built = self._built(pairs)
-        if not replayed(self, (parameter for _, parameter in pairs), lambda: self._again(pairs, scaled, built)):
+        if replayed(self, (parameter for _, parameter in pairs), lambda: self._again(pairs, scaled, built)):
+            built = self._built(pairs)  # before any replay
+        else:
             self.begin(pairs, scaled)
 
     def _built(self, pairs: Pairs) -> list[tuple[Any, ...]]:

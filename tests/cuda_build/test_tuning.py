@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
 
 
 def pick(tuner: Tuner, clock: Clock, problem: str = "N8 C3", candidates=tuple(SECONDS), **options) -> str:
-    return tuner.pick("fprop", problem, "small", lambda: candidates, clock.run, **options)
+    return tuner.pick("fprop", lambda: problem, "small", lambda: candidates, clock.run, **options)
 
 
 def test_without_tuning_nothing_is_timed(clock) -> None:

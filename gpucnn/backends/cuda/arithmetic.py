@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.base import Array
+from gpucnn.backends.cuda import instances
 from gpucnn.backends.cuda.grids import THREADS, blocks, ceil_div
-from gpucnn.backends.launch import address
 
-VECTOR = 16  # bytes
 TILE, TILE_BLOCK = 32, (32, 8)  # of transpose
 MOST_BLOCKS = 2**31 - 1
 
@@ -18,10 +17,9 @@ MOST_BLOCKS = 2**31 - 1
 def add(backend: Any, x: Array, y: Array, activation: str | None = None) -> Array:
     """x + y, of one shape and dtype; with ``activation="relu"`` max(x + y, 0)."""
     z = backend.empty(x.shape, x.dtype)
-    vector = VECTOR // x.itemsize
-    fits = x.size % vector == 0 and all(address(array) % VECTOR == 0 for array in (x, y, z))
-    work = x.size // vector if fits else x.size
-    kernel = f"add_{_name(x)}{'_vec' if fits else ''}"
+    count = instances.lanes(x, y, z)
+    work = x.size // count
+    kernel = f"add_{_name(x)}{'_vec' if count > 1 else ''}"
     backend.launch(_source(x), kernel, blocks(work), THREADS, x, y, z, work, int(activation == "relu"))
     return z
 
@@ -58,4 +56,4 @@ def _name(array: Array) -> str:
 
 
 def _source(array: Array) -> str:
-    return "elementwise.cu" if array.dtype == np.float32 else "elementwise_half.cu"
+    return instances.source("elementwise", array.dtype)

@@ -37,7 +37,8 @@ def launch(
     first_chunk, sizes, chunks = tables_of(backend, tuple(_size(lists[0][place]) for place in places))
     if not chunks:
         return 0
-    tables = [_table([arrays[place] for place in places]) for arrays in lists]
+    views = [[None if (one := arrays[place]) is None else memory_view(one) for place in places] for arrays in lists]
+    tables = [table_or_none(entries) for entries in views]
     grid = min(chunks, MAX_BLOCKS)
     backend.launch(source, kernel, grid, THREADS, *tables, *before, first_chunk, sizes, len(places), *arguments)
     return chunks
@@ -47,9 +48,9 @@ def _size(array: Array | None) -> int:
     return 0 if array is None else int(array.size)
 
 
-def _table(arrays: Sequence[Array | None]) -> list[Array | None] | None:
-    views = [None if array is None else memory_view(array) for array in arrays]
-    return views if any(view is not None for view in views) else None
+def table_or_none(entries: list[Array | None]) -> list[Array | None] | None:
+    """``entries``, or None where there is nothing in them: a null pointer in the place of a table."""
+    return entries if any(entry is not None for entry in entries) else None
 
 
 def tables_of(backend: Any, sizes: Sizes) -> tuple[Array, Array, int]:

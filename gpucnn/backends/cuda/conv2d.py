@@ -166,7 +166,7 @@ def _picked(backend: Any, operator: str, g: Conv2dGeometry, aligned: bool, run: 
     default = choose(operator, g, aligned)
     may_time = not backend.engine.capturing
     return backend.tuner.pick(
-        f"conv2d_{operator}", f"float32 {g}", default, lambda: candidates(operator, g, aligned), run, may_time
+        f"conv2d_{operator}", lambda: f"float32 {g}", default, lambda: candidates(operator, g, aligned), run, may_time
     )
 
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpucnn.backends.base import Array
-from gpucnn.backends.cuda import mma_choice
+from gpucnn.backends.cuda import mma_choice, simt
 from gpucnn.backends.cuda.grids import ceil_div
 from gpucnn.backends.cuda.mma_choice import PRODUCT, Direction, Gemm, Instance
-from gpucnn.backends.launch import address
 from gpucnn.geometry import Conv2dGeometry
 
 MOST = 1 << 30  # pixels with their padding, filter elements, rows, columns: kernels count them in int
@@ -281,14 +280,14 @@ class _Launch:
         self.precision = mma_choice.precision(dtype)
         self.outer = outer or (g.groups, g.C // g.groups, 0, g.K // g.groups)
         gemm = Gemm.of(direction, g, self.outer[0])
-        aligned = all(address(array) % 16 == 0 for array in inputs)
+        aligned = simt.aligned(*inputs)
         self.gemm, self.aligned, self.arch, self.forced = gemm, aligned, architecture(backend.engine), instance
         if instance is None:
             self.choice = mma_choice.choose(gemm, self.precision, self.arch, multiprocessors(backend.engine), aligned)
         else:
             self.choice = self._named(instance)
         width = gemm.columns * next(array for array in outputs if array is not None).dtype.itemsize
-        self.vector = width % 16 == 0 and all(array is None or address(array) % 16 == 0 for array in outputs)
+        self.vector = width % 16 == 0 and simt.aligned(*outputs)
 
     def _named(self, name: str) -> mma_choice.Choice:
         return mma_choice.named(name, self.gemm, self.precision, self.arch, self.aligned)
@@ -299,7 +298,7 @@ class _Launch:
         """
         if self.forced is None:
             chosen = self.backend.tuner.pick(
-                f"mma_{self.direction.value}", f"{self.precision} {self.g} {self.outer[0]}", self.choice.name,
+                f"mma_{self.direction.value}", lambda: f"{self.precision} {self.g} {self.outer[0]}", self.choice.name,
                 lambda: [one.name for one in mma_choice.candidates(self.gemm, self.precision, self.arch, self.aligned)],
                 lambda name: self._launch(self._named(name), arrays, relu), not self.backend.engine.capturing,
             )  # fmt: skip
@@ -347,8 +346,7 @@ def architecture(engine: Any) -> int:
 
 def multiprocessors(engine: Any) -> int | None:
     """How many the GPU has; None on the emulator, which takes those of the architecture's usual GPU."""
-    device = getattr(engine, "device", None)
-    return None if device is None else int(device.attributes["MultiProcessorCount"])
+    return getattr(engine, "multiprocessors", None)
 
 
 # ---- sizes -------------------------------------------------------------------------------------------------------

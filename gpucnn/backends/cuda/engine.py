@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class CudaEngine(LaunchRecords):
         """A new C-contiguous array on this GPU whose elements are not set yet."""
         with self.device:
             return self.xp.empty(shape, dtype)
+
+    @cached_property
+    def multiprocessors(self) -> int:
+        """How many this GPU has. ``attributes`` may ask the driver for all there are: once will do."""
+        return int(self.device.attributes["MultiProcessorCount"])
 
     def kernel(self, declaration: Declaration) -> Callable[..., None]:
         """The kernel as ``callable(grid, block, args, shared_mem=0)``; its module is loaded when it is first

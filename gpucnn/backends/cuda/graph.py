@@ -29,12 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backends.capture import Capture
+from gpucnn.backends.capture import STREAMS, Capture
 from gpucnn.backends.cuda.memory import tracker
 from gpucnn.backends.launch import address
-from gpucnn.random import Purpose
 
-STREAMS = len(Purpose) + 8  # purposes of random streams that one step may use
 ERROR_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation; CuPy has no name for it in Python
 
 

@@ -128,7 +128,7 @@ def _gemm(
     if instance is None:
         sizes = (m, n, k, transpose_a, transpose_b, simt.aligned(a, b, mask, out))
         instance = backend.tuner.pick(
-            f"gemm_{letters}", f"float32 {m} {n} {k} {batch}", choose(*sizes), lambda: candidates(*sizes),
+            f"gemm_{letters}", lambda: f"float32 {m} {n} {k} {batch}", choose(*sizes), lambda: candidates(*sizes),
             lambda one: _gemm(backend, a, b, transpose_a, transpose_b, one, bias, mask, row_sums, relu),
             not backend.engine.capturing,
         )  # fmt: skip

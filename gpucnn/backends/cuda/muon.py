@@ -11,7 +11,6 @@ import numpy as np
 from gpucnn.backends.base import Array
 from gpucnn.backends.cuda import chunks
 from gpucnn.backends.cuda.grids import ceil_div
-from gpucnn.backends.cuda.optimizer import table_or_none
 from gpucnn.backends.updates import Along, Row
 
 SOURCE = "muon.cu"
@@ -72,12 +71,12 @@ def step(
         backend, SOURCE, "muon_prepare", [chosen(parameters), chosen(gradients), chosen(momenta)],
         int(along.zero_gradients),
         before=(
-            numbers, table_or_none(chosen(along.skipped)), along.inverse_scale, along.found_inf,
+            numbers, chunks.table_or_none(chosen(along.skipped)), along.inverse_scale, along.found_inf,
             tables.matrices, x, squares,
         ),
     )  # fmt: skip
     rate = None if along.average is None else along.average.array
-    moved = [table_or_none(chosen(arrays)) for arrays in (parameters, along.averages)]
+    moved = [chunks.table_or_none(chosen(arrays)) for arrays in (parameters, along.averages)]
     if steps:
         _iterate(backend, tables, x, squares, numbers, first_chunk, steps, (*moved, numbers, rate, along.found_inf))
         return

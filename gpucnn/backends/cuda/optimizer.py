@@ -89,14 +89,9 @@ def _launch(
         int(along.zero_gradients),
         before=(
             [rows[place].array for place in places],
-            table_or_none([skipped[place] for place in places]),
+            chunks.table_or_none([skipped[place] for place in places]),
             None if along.average is None else along.average.array,
             along.inverse_scale,
             along.found_inf,
         ),
     )  # fmt: skip
-
-
-def table_or_none(entries: Sequence[Array | None]) -> Sequence[Array | None] | None:
-    """``entries``, or None where there is nothing in them: a null pointer in the place of a table."""
-    return entries if any(entry is not None for entry in entries) else None

@@ -24,10 +24,7 @@ from gpucnn.backends.declarations import included_files, kernel_sources
 
 FORMAT = 1
 WARM_UP, REPEATS = 2, 7
-LEAD_BYTES, LEADS = (
-    64 * 2**20,
-    16,
-)  # what is filled before a timed call: 0.2 ms on the fastest GPU, 10 ms on a small one
+LEAD_BYTES, LEADS = 64 * 2**20, 16  # filled before a timed call: 0.2 ms on the fastest GPU, 10 ms on a small one
 Timer = Callable[[Callable[[], Any]], float]
 Choices = dict[str, str]  # "conv2d_fprop N128 H12 ... float16" to the name of an instance
 
@@ -66,13 +63,13 @@ class Tuner:
     def pick(
         self,
         operator: str,
-        problem: str,
+        problem: Callable[[], str],
         default: str,
         candidates: Callable[[], Sequence[str]],
         run: Callable[[str], Any],
         may_time: bool = True,
     ) -> str:
-        """The instance for ``problem`` of ``operator``: the known choice, the fastest of ``candidates()``, or
+        """The instance for ``problem()`` of ``operator``: the known choice, the fastest of ``candidates()``, or
         ``default``.
 
         ``run(instance)`` computes the operator once, leaving its inputs as they are. A known choice that is no
@@ -80,7 +77,7 @@ class Tuner:
         """
         if not self.choices and not self.enabled:
             return default
-        key = f"{operator} {problem}"
+        key = f"{operator} {problem()}"
         chosen = self.choices.get(key)
         if chosen is None or chosen not in candidates():
             if not (self.enabled and may_time):

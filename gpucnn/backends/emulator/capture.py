@@ -22,13 +22,11 @@ from typing import Any
 import numpy as np
 
 from gpucnn import layout
-from gpucnn.backends.capture import PACKAGE, Capture, NotCapturable
+from gpucnn.backends.capture import PACKAGE, STREAMS, Capture, NotCapturable
 from gpucnn.backends.declarations import Declaration
 from gpucnn.backends.emulator.array import RecordedArray, _arrays, _recording
-from gpucnn.random import Purpose
 
 FRAMES = 24  # of a traceback that is kept for each object made during a capture
-STREAMS = len(Purpose) + 8  # purposes of random streams that one step may use
 
 
 class Recording(Capture):
