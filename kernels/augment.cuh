@@ -18,13 +18,13 @@
 #include "common.cuh"
 #include "half.cuh"
 #include "philox.cuh"
+#include "warp.cuh"
 
 constexpr int AUGMENT_THREADS = 256;
 constexpr int AUGMENT_WARPS = AUGMENT_THREADS / 32;
 constexpr unsigned SHUFFLE_STREAM = 2, AUGMENT_STREAM = 3, FLIP_STREAM = 8;  // gpucnn.random.Purpose
 constexpr int KEY_BLOCKS = FEISTEL_ROUNDS / 4;  // Philox blocks that hold the permutation's round keys
 constexpr int DRAW_BLOCKS = 2;                  // and those that hold an image's uniforms: 8 words at an even multiple of 4, or 5 anywhere
-constexpr int MAX_CHANNELS = 3;
 constexpr int FLIP_RANDOM = 1, FLIP_ALTERNATING = 2;
 
 // What is done to an image, in the order of BatchRecipe in gpucnn/backends/cuda/augment.py.
@@ -112,12 +112,6 @@ __device__ __forceinline__ Placed place_image(
     return placed;
 }
 
-__device__ __forceinline__ unsigned long long warp_total(unsigned long long v) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, lanes);
-    return v;
-}
-
 // Sums of x and of x^2 by channel over the warp's rows, as sums[2 c] and sums[2 c + 1] in shared memory.
 template <int K>
 __device__ __forceinline__ void sum_rows(
@@ -137,7 +131,7 @@ __device__ __forceinline__ void sum_rows(
     }
 #pragma unroll
     for (int c = 0; c < K; ++c) {
-        const unsigned long long both[2] = {warp_total(sum[c]), warp_total(square[c])};
+        const unsigned long long both[2] = {warp_sum<unsigned long long>(sum[c]), warp_sum<unsigned long long>(square[c])};
         if (threadIdx.x % 32 == 0) {
             sums[2 * c] = both[0];
             sums[2 * c + 1] = both[1];

@@ -66,6 +66,7 @@ extern "C" __global__ void __launch_bounds__(256) clip_all(
     }
 }
 
+// All gradients cut to [-limit, limit].
 extern "C" __global__ void __launch_bounds__(256) clamp_all(
     INOUT float* const* __restrict__ gradients, IN long long* __restrict__ first_chunk,
     IN long long* __restrict__ sizes, int arrays, float limit) {

@@ -10,8 +10,9 @@
 // its members begin.
 //
 // Launch: gridDim.x = tiles times groups (times the phases of dgrad's stride, DgradAxis), columns first; gridDim.y = parts of K, of k_per_split
-// each; 128 threads; dynamic shared memory: MmaTile::STAGES stages. With more than one part, `partial` holds each block's results and
-// `counters` (one for each x) find the block that adds them up in order (reduce_splits). What a thread owns: MI x NI x 4 results.
+// each; MMA_BLOCK_THREADS threads, 128 unless a source says 256; dynamic shared memory: STAGES stages of the tile. With more than one part,
+// `partial` holds each block's results and `counters` (gridDim.y + TREE_LEVELS for each x) find the blocks that add them up in order
+// (reduce_splits). What a thread owns: MI x NI x 4 results.
 //
 // Wide instances read 16 bytes at a time: they need C / groups and K / groups divisible by 8 (tf32: 4) and arrays that start at multiples of 16
 // bytes. Narrow ones read single elements, so that K = R S C has no gaps also where C is 1, 3 or 5; "few" is a wide dy and a narrow x or w.

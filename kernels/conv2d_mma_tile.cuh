@@ -1,7 +1,7 @@
 // The matrix product on tensor cores that the convolutions of conv2d_mma.cuh are made of: D (M, N) = sum over K of A (M, K) B (K, N), float16,
 // bfloat16 or tf32 factors (tf32: float32 in memory, rounded to 10 mantissa bits as it leaves shared memory), float32 sums.
 //
-// A block of 4 warps computes BM x BN results. It walks along K in stages of 64 bytes a row: BK = 32 half or 16 float elements. Each warp
+// A block of MMA_WARPS warps computes BM x BN results: 4, or 8 in the pairs of conv2d_wgmma.cuh, which has its own main loop. It walks along K in stages of 64 bytes a row: BK = 32 half or 16 float elements. Each warp
 // owns WM x WN of the results as MI x NI fragments of 16 x 8 (mma.sync.m16n8k16, m16n8k8 for tf32; sm_75 makes m16n8k16 of two m16n8k8).
 //
 // Instances that read 16 bytes at a time ("wide") are a pipeline on sm_80 and newer: STAGES - 1 stages are on their way by cp.async while one
@@ -34,7 +34,7 @@ constexpr int MMA_WARPS = MMA_THREADS / 32;
 constexpr int LINE_BYTES = 64;  // of a row of an operand in one stage
 constexpr int CHUNK_BYTES = 16;
 
-// Blocks of the half tiles of 128 x 64 that a multiprocessor holds: sm_75 has no registers for three, because what is on its way passes through them.
+// Blocks of the tiles of 128 x 64 and 64 x 128 that a multiprocessor holds: sm_75 has no registers for three, because what is on its way passes through them.
 constexpr int BLOCKS_OF_48_KIB = __CUDA_ARCH__ >= 800 ? 3 : 2;
 
 // The first architecture whose tensor cores take T, and the bits of a register that holds nothing but ones.

@@ -21,6 +21,7 @@
 
 #include "convolution.cuh"
 #include "gemm_simt.cuh"
+#include "geometry.cuh"
 
 constexpr int FPROP_RESIDENT = __CUDA_ARCH__ == 900 ? 3 : 2;  // blocks of fprop's vec4 instance on a multiprocessor: registers decide
 

@@ -2,8 +2,8 @@
 // main loop. mma.sync reaches some six tenths of a Hopper's rate; wgmma takes its factors from shared memory without registers and ldmatrix.
 //
 // A block is one warpgroup of 128 threads, or two (MMA_BLOCK_THREADS 256) that share operand B. Each computes 64 x BN results, BN = 64, 128 or
-// 256: one wgmma of 64 x BN x 16 twice a stage of BK = 32. Operands come by cp.async as they do there; in shared memory they lie in lines of 64 bytes, as wgmma's 64-byte swizzle has them:
-// along K in the very places of place(), along N in panels of 32.
+// 256: one wgmma of 64 x BN x 16 twice a stage of BK = 32. Operands come by cp.async as they do there; in shared memory they lie in lines of
+// 64 bytes, as wgmma's 64-byte swizzle has them: along K in the very places of place(), along M or N in panels of 32 elements, a line each.
 //
 // One group of products is under way while the next stage is waited for, so a stage may be overwritten two stages later: STAGES - 2 stages
 // are on their way. Dynamic shared memory: STAGES stages and 1024 bytes, for the first begins at a multiple of 512 and wgrad's bias
@@ -15,7 +15,6 @@
 #include "hopper.cuh"
 
 constexpr int WGMMA_ALIGNMENT = 512;  // of a tile: 8 lines of 64 bytes
-constexpr int WGMMA_PANEL = 32;       // elements of a line
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || (defined(GPUCNN_EMULATED) && __CUDA_ARCH__ == 900)
 constexpr bool HAS_WGMMA = true;

@@ -4,7 +4,6 @@
 #pragma once
 
 #include "common.cuh"
-#include "geometry.cuh"
 
 // A place along K as three digits (high, middle, low), such as (r, s, c) or (n, p, q), that moves on without divisions: K is walked in steps
 // of a stage, so a digit whose base is at least that has one carry at most. The high digit is unbounded.

@@ -26,6 +26,7 @@
 
 #include "half.cuh"
 #include "last_block.cuh"
+#include "warp.cuh"
 
 constexpr int FAULT_WORDS = 8, WARPS = 8, NO_CLASS = 0x7FFFFFFF;
 
@@ -40,13 +41,6 @@ __device__ __noinline__ void record_fault(
 __device__ __forceinline__ float warp_max(float v) {
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, lanes));
-    return v;
-}
-
-template <typename T>
-__device__ __forceinline__ T warp_sum(T v) {
-#pragma unroll
-    for (int lanes = 16; lanes > 0; lanes /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, lanes);
     return v;
 }
 

@@ -1,14 +1,16 @@
 // Sums, products with a number, and copies in another order, over the storage types of half.cuh; kernels are declared in elementwise.cu
 // (float) and elementwise_half.cu (float16, bfloat16). All are bound by memory.
 //
-// `Vector` is a float4 or eight halves, 16 bytes: neighbouring threads move 512 bytes a warp at once.
+// A `Vector` is what a thread moves with one instruction: one element, which asks for no alignment, or a float4 or eight halves (*_vec), which
+// ask for arrays that start at multiples of 16 bytes and hold whole Vectors. Lanes (lanes.cuh) would do for Parts, but the compiler makes
+// other code of it.
 
 #pragma once
 
 #include "common.cuh"
 #include "half.cuh"
 
-// Work on the parts of a vector as floats: `part(i)` reads, `store(i, x)` rounds and writes.
+// Work on the parts of a vector as floats: `get(v, i)` reads, `set(v, i, x)` rounds and writes.
 template <typename Vector>
 struct Parts;
 
@@ -62,7 +64,8 @@ __device__ __forceinline__ void add_vectors(
     }
 }
 
-// y = x * factor, and times by[0] where `by` is not null, in float and rounded once. From and To may differ: then an element a thread.
+// y = x * factor, and times by[0] where `by` is not null, in float and rounded once. Launch: blocks of 256, any grid; a thread
+// owns every grid-th From. From and To may differ, but not in their number of parts.
 template <typename From, typename To>
 __device__ __forceinline__ void scale_vectors(
     IN From* __restrict__ x, OUT To* __restrict__ y, IN float* __restrict__ by, float factor, long long vectors) {

@@ -35,7 +35,7 @@
 // ---- parts of a block ----
 //
 //     named_barrier_sync(id, threads), named_barrier_arrive(id, threads)   id 1 to 15; `threads` a multiple of 32; arrive goes on at once.
-//     set_max_registers_decrease<R>(), ..._increase<R>()                   of all warps of a warpgroup, R a multiple of 8 from 24 to 256.
+//     set_max_registers_decrease<R>()                                      of all warps of a warpgroup, R a multiple of 8 from 24 to 256.
 
 #pragma once
 
@@ -165,11 +165,6 @@ __device__ __forceinline__ void cp_async_arrive(unsigned long long* barrier) {
 }
 
 template <int R>
-__device__ __forceinline__ void set_max_registers_increase() {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(R));
-}
-
-template <int R>
 __device__ __forceinline__ void set_max_registers_decrease() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(R));
 }
@@ -193,8 +188,6 @@ __device__ __forceinline__ void mbarrier_arrive_expect_tx(unsigned long long*, u
 __device__ __forceinline__ void mbarrier_wait(unsigned long long*, int) { __trap(); }
 __device__ __forceinline__ void bulk_copy(void*, const void*, unsigned, unsigned long long*) { __trap(); }
 __device__ __forceinline__ void cp_async_arrive(unsigned long long*) { __trap(); }
-template <int R>
-__device__ __forceinline__ void set_max_registers_increase() {}
 template <int R>
 __device__ __forceinline__ void set_max_registers_decrease() {}
 

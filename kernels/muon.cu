@@ -6,6 +6,7 @@
 //                    muon_advance     next x = a x + polynomial x
 //     muon_finish    in the place of the last muon_advance, with its x: with `renormalize` parameter *= sqrt(K) / max(|parameter|, eps);
 //                    parameter = kept * parameter - step_size * x
+//     muon_apply     the same where there are no steps, with x / max(|x|, eps)
 //
 // A parameter lies in memory as (outer, K, inner) and is a matrix of K rows and M = outer * inner columns; the order of the columns does not
 // matter to the iteration, so x keeps it. Where K > M, x is the transposed. matrices[8 * t...] = {outer, K, inner, rows, columns, begin of x,
@@ -13,7 +14,7 @@
 //
 // Products: one block a tile, muon.cuh; first_tile[t] counts the tiles of the matrices before t, and blocks find theirs by bisection, so one
 // launch has tiles of all matrices. The rest: one block a chunk, chunks.cuh and updates.cuh. A skipped step (found_inf) changes neither
-// parameter nor momentum. Sums of squares are added in a fixed order: results are the same bits in every run.
+// parameter nor momentum. No alignment is asked for. Sums of squares are added in a fixed order: results are the same bits in every run.
 // gpucnn: compiled on first use
 
 #include "muon.cuh"

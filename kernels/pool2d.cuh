@@ -14,7 +14,7 @@
 // Instances *_2x2 and *_3x3 are for such windows of stride 2 and dilation 1, which nearly all networks have. Their loops are unrolled, so
 // that a window's loads are under way together. Backward, a thread owns a stride x stride tile of inputs, which the same one (2x2) or four
 // (3x3) windows hold: each dy and index is read once by the threads of a tile, not once by each of its inputs, and there the rows and
-// elements are those of tiles.
+// elements are those of tiles. avg_pool2d_forward_global_* has a mapping of its own: see avg_forward_global.
 
 #pragma once
 

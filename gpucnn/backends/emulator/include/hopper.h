@@ -63,10 +63,6 @@ static inline void cp_async_arrive(unsigned long long* barrier, GPUCNN_PLACE) {
   gpucnn_copy_arrive(barrier, file, line);
 }
 template <int R>
-static inline void set_max_registers_increase() {
-  static_assert(R >= 24 && R <= 256 && R % 8 == 0, "setmaxnreg takes multiples of 8 from 24 to 256");
-}
-template <int R>
 static inline void set_max_registers_decrease() {
   static_assert(R >= 24 && R <= 256 && R % 8 == 0, "setmaxnreg takes multiples of 8 from 24 to 256");
 }
