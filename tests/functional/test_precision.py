@@ -17,7 +17,7 @@ from gpucnn.device import device as named
 from gpucnn.functional import half_weights
 from gpucnn.geometry import Conv2dGeometry
 from gpucnn.precision import require
-from tests.kernels.halves import HALVES, half_types
+from tests.kernels.halves import HALVES, half_types, tensor_core_values
 from tests.support import reference
 from tests.support.tolerance import assert_close
 
@@ -163,7 +163,7 @@ def test_tf32_rounds_inputs_to_ten_bits() -> None:
     x, w = normal(8, 32), normal(16, 32, seed=1)
     with gpucnn.precision("tf32"):
         y = F.linear(leaf(x), leaf(w))
-    rounded = [((a.view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32).astype(np.float64) for a in (x, w)]
+    rounded = [tensor_core_values(a).astype(np.float64) for a in (x, w)]
     assert y.dtype == np.float32
     assert_close(y.numpy(), rounded[0] @ rounded[1].T, np.abs(rounded[0]) @ np.abs(rounded[1].T))
 

@@ -1,4 +1,4 @@
-"""float16 and bfloat16 in the kernels' tests."""
+"""float16, bfloat16 and tf32 in tests."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def same_values(actual: Array, expected: Array) -> None:
     """Equal element by element, NaN to NaN; NumPy's own comparison does not know bfloat16's NaN."""
     assert actual.dtype == expected.dtype
     np.testing.assert_array_equal(actual.astype(np.float32), expected.astype(np.float32))
+
+
+def tensor_core_values(array: Array) -> Array:
+    """What the tensor cores see of an array: float32 loses 13 mantissa bits, to nearest, ties away from zero."""
+    if array.dtype != np.float32:
+        return array
+    bits = array.view(np.uint32).astype(np.uint64)
+    return ((bits + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)

@@ -17,6 +17,7 @@ from gpucnn.backends.declarations import declarations, source_path
 from gpucnn.backends.emulator import EmulatorEngine
 from gpucnn.geometry import Conv2dGeometry
 from tests.kernels.arrays import exact_ends, unaligned
+from tests.kernels.halves import half_normal, tensor_core_values
 from tests.support import reference
 from tests.support.reference import Reference
 from tests.support.tolerance import check
@@ -45,18 +46,6 @@ GEOMETRIES = {
 }
 
 
-def normal(seed: int, shape: tuple[int, ...], dtype: Any) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(dtype)
-
-
-def rounded(array: Array) -> Array:
-    """What the tensor cores see of an array: float32 loses 13 mantissa bits, to nearest, ties away from zero."""
-    if array.dtype != np.float32:
-        return array
-    bits = array.view(np.uint32).astype(np.uint64)
-    return ((bits + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
-
-
 def masked(dy: Array, w: Array, mask: Array, g: Conv2dGeometry, dtype: Any = np.float64) -> Reference:
     value, scale = reference.conv2d_dgrad(dy, w, g, dtype=dtype)
     keep = mask.astype(np.float32) > 0
@@ -79,8 +68,8 @@ def run_and_check(
 ) -> None:
     """One operator, with bias and ReLU, with a mask, or with db where ``epilogue``, held to the formula."""
     dtype = DTYPES[precision]
-    x, w, dy = (normal(seed + i, s, dtype) for i, s in enumerate((g.input_shape, g.weight_shape, g.output_shape)))
-    bias, mask = normal(seed + 3, (g.K,), np.float32), normal(seed + 4, g.input_shape, dtype)
+    x, w, dy = (half_normal(seed + i, s, dtype) for i, s in enumerate((g.input_shape, g.weight_shape, g.output_shape)))
+    bias, mask = half_normal(seed + 3, (g.K,), np.float32), half_normal(seed + 4, g.input_shape, dtype)
     mask[abs(mask) < 0.5] = 0  # as behind a ReLU
     tf32, what = precision == "tf32", f"{direction.value} {instance} of {g}"
     x_, w_, dy_, bias_, mask_ = map(backend.from_host, (x, w, dy, bias, mask))
@@ -89,18 +78,26 @@ def run_and_check(
         y = conv2d_mma.fprop(backend, x_, w_, bias_ if epilogue else None, g, relu, tf32, instance)
         assert y.dtype == dtype
         formula = relu_of if epilogue else reference.conv2d_fprop
-        check(backend.to_host(y), formula, rounded(x), rounded(w), bias if epilogue else None, g, what=what)
+        check(
+            backend.to_host(y),
+            formula,
+            tensor_core_values(x),
+            tensor_core_values(w),
+            bias if epilogue else None,
+            g,
+            what=what,
+        )
     elif direction is Direction.DGRAD:
         dx = conv2d_mma.dgrad(backend, dy_, w_, g, mask_ if epilogue else None, tf32, instance)
         assert dx.dtype == dtype
-        operands = (rounded(dy), rounded(w), *((mask,) if epilogue else ()), g)
+        operands = (tensor_core_values(dy), tensor_core_values(w), *((mask,) if epilogue else ()), g)
         check(backend.to_host(dx), masked if epilogue else reference.conv2d_dgrad, *operands, what=what)
     else:
         dw, db = conv2d_mma.wgrad(backend, x_, dy_, g, epilogue, tf32, instance)
         assert dw.dtype == np.float32
-        check(backend.to_host(dw), reference.conv2d_wgrad, rounded(x), rounded(dy), g, what=what)
+        check(backend.to_host(dw), reference.conv2d_wgrad, tensor_core_values(x), tensor_core_values(dy), g, what=what)
         if epilogue:
-            check(backend.to_host(db), reference.bias_grad, rounded(dy), what=f"db by {what}")
+            check(backend.to_host(db), reference.bias_grad, tensor_core_values(dy), what=f"db by {what}")
         else:
             assert db is None
 
@@ -150,10 +147,10 @@ def test_parts_of_k_are_added_up_in_a_tree(backend: Any, instance: str, parts: i
 def test_linear_layers(backend: Any, precision: str) -> None:
     dtype, tf32 = DTYPES[precision], precision == "tf32"
     for m, k, n in ((37, 96, 10), (1, 24, 16), (5, 7, 3)):
-        x, w, dy = normal(0, (m, k), dtype), normal(1, (n, k), dtype), normal(2, (m, n), dtype)
-        bias, mask = normal(3, (n,), np.float32), normal(4, (m, k), dtype)
+        x, w, dy = half_normal(0, (m, k), dtype), half_normal(1, (n, k), dtype), half_normal(2, (m, n), dtype)
+        bias, mask = half_normal(3, (n,), np.float32), half_normal(4, (m, k), dtype)
         g = Conv2dGeometry.of((m, k, 1, 1), (n, k, 1, 1))
-        image, filters, gradient = (rounded(a).reshape(a.shape[0], 1, 1, -1) for a in (x, w, dy))
+        image, filters, gradient = (tensor_core_values(a).reshape(a.shape[0], 1, 1, -1) for a in (x, w, dy))
         x_, w_, dy_, bias_, mask_ = map(backend.from_host, (x, w, dy, bias, mask))
         y = backend.to_host(conv2d_mma.linear_forward(backend, x_, w_, bias_, "relu", tf32))
         check(y.reshape(g.output_shape), relu_of, image, filters, bias, g)
@@ -174,14 +171,14 @@ def product(a: Array, b: Array, dtype: Any = np.float64) -> Reference:
 @pytest.mark.parametrize(("transpose_a", "transpose_b"), [(False, False), (False, True), (True, False), (True, True)])
 def test_batches_of_matrix_products(backend: Any, precision: str, transpose_a: bool, transpose_b: bool) -> None:
     for batch, m, n, k in (((2, 3), 9, 7, 21), ((2,), 24, 40, 72), ((), 16, 8, 136)):
-        a, b = normal(0, (*batch, m, k), DTYPES[precision]), normal(1, (*batch, k, n), DTYPES[precision])
+        a, b = half_normal(0, (*batch, m, k), DTYPES[precision]), half_normal(1, (*batch, k, n), DTYPES[precision])
         stored = [
             backend.from_host(np.ascontiguousarray(np.swapaxes(array, -1, -2) if swap else array))
             for array, swap in ((a, transpose_a), (b, transpose_b))
         ]
         c = conv2d_mma.matmul(backend, *stored, transpose_a, transpose_b, precision == "tf32")
         assert c.dtype == DTYPES[precision] and c.flags.c_contiguous
-        check(backend.to_host(c), product, rounded(a), rounded(b))
+        check(backend.to_host(c), product, tensor_core_values(a), tensor_core_values(b))
 
 
 @pytest.mark.parametrize(
@@ -214,11 +211,11 @@ def test_gpus_without_the_tensor_cores_are_refused() -> None:
 @pytest.mark.parametrize("direction", CONVOLUTIONS, ids=lambda d: d.value)
 def test_an_array_off_16_bytes_takes_a_narrow_instance(backend: Any, direction: Direction) -> None:
     g = GEOMETRIES["stride beyond the filter"]
-    first, second = normal(0, g.input_shape, np.float16), normal(1, g.weight_shape, np.float16)
+    first, second = half_normal(0, g.input_shape, np.float16), half_normal(1, g.weight_shape, np.float16)
     if direction is not Direction.FPROP:
         first, second = (
-            normal(0, g.output_shape, np.float16),
-            (second, normal(1, g.input_shape, np.float16))[direction is Direction.WGRAD],
+            half_normal(0, g.output_shape, np.float16),
+            (second, half_normal(1, g.input_shape, np.float16))[direction is Direction.WGRAD],
         )
     shifted, other = unaligned(backend, first), backend.from_host(second)
     with backend.engine.record() as launches, exact_ends(backend):
@@ -251,8 +248,8 @@ def test_an_array_off_16_bytes_takes_a_narrow_instance(backend: Any, direction: 
 def test_infinity_reaches_only_the_results_that_see_it(backend: Any, direction: Direction, channels: int) -> None:
     """Products beyond the end of a sum are 0 * 0; with 0 * x, infinite values would spoil results far away."""
     g = Conv2dGeometry.of((2, channels, 9, 8), (channels, channels, 3, 3), stride=(1, 2), padding=1)
-    first = normal(0, g.output_shape if direction is Direction.DGRAD else g.input_shape, np.float16)
-    second = normal(1, g.output_shape if direction is Direction.WGRAD else g.weight_shape, np.float16)
+    first = half_normal(0, g.output_shape if direction is Direction.DGRAD else g.input_shape, np.float16)
+    second = half_normal(1, g.output_shape if direction is Direction.WGRAD else g.weight_shape, np.float16)
     first[0, 4, 1, 1] = np.inf
     first_, second_ = backend.from_host(first), backend.from_host(second)
     with np.errstate(invalid="ignore"):
@@ -301,8 +298,8 @@ def test_no_rows_and_no_terms(backend: Any) -> None:
 def test_results_are_the_same_bits_in_every_run_and_every_tile(backend: Any) -> None:
     g = GEOMETRIES["several tiles each way"]
     x, w = (
-        backend.from_host(normal(0, g.input_shape, np.float16)),
-        backend.from_host(normal(1, g.weight_shape, np.float16)),
+        backend.from_host(half_normal(0, g.input_shape, np.float16)),
+        backend.from_host(half_normal(1, g.weight_shape, np.float16)),
     )
     results = {
         backend.to_host(conv2d_mma.fprop(backend, x, w, None, g, instance=name)).tobytes()
