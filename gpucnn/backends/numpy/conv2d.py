@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import methods
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, phases, spans, window_view
@@ -50,14 +51,29 @@ SUMS_BYTES = 32 << 20  # of all running sums, tap by tap
 
 def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation: str | None = None) -> Array:
     """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C/groups) and bias (K,); ``activation="relu"``: max(y, 0)."""
+    return _FPROP[methods.fprop_method(g)](x, w, bias, g, activation)
+
+
+def dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
+    """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups)."""
+    return _DGRAD[methods.dgrad_method(g)](dy, w, g)
+
+
+def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
+    """dw (K,R,S,C/groups) of x (N,H,W,C) and dy (N,P,Q,K)."""
+    return _WGRAD[methods.wgrad_method(g)](x, dy, g)
+
+
+def windows_fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation: str | None = None) -> Array:
+    """:func:`fprop` by windows, whatever the sizes."""
     y = np.empty(g.output_shape, x.dtype)
     rows, columns = axes(g)
     _correlate(x, w, bias, y, rows, columns, g.groups, activation)
     return y
 
 
-def dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
-    """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C/groups)."""
+def windows_dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
+    """:func:`dgrad` by windows, whatever the sizes."""
     dx = np.empty(g.input_shape, dy.dtype)
     row_phases = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
     column_phases = list(phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
@@ -72,8 +88,8 @@ def dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
     return dx
 
 
-def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
-    """dw (K,R,S,C/groups) of x (N,H,W,C) and dy (N,P,Q,K)."""
+def windows_wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
+    """:func:`wgrad` by windows, their rows or taps, whatever the sizes."""
     rows, columns = axes(g)
     size = math.prod(g.weight_shape) * x.itemsize
     if size > LARGE_FILTERS and g.groups == 1 and g.C * g.K >= LEAST_TAP * (g.C + g.K):
@@ -350,3 +366,9 @@ def _correlation_by_rows(x: Array, w: Array, rows: Axis, columns: Axis) -> Compu
                     target[at] = total[at]
 
     return compute
+
+
+# The ways that methods.py chooses from.
+_FPROP = {methods.WINDOWS: windows_fprop}
+_DGRAD = {methods.WINDOWS: windows_dgrad}
+_WGRAD = {methods.WINDOWS: windows_wgrad}
