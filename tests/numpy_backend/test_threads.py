@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -177,6 +178,37 @@ def test_an_error_in_a_block_reaches_the_caller_and_the_pool_works_on() -> None:
     done: list[int] = []
     threads.for_each(done.append, range(50))
     assert sorted(done) == list(range(50))
+
+
+@pytest.mark.parametrize(("work", "expected"), [(2 * threads.SHARE - 1, 1), (2 * threads.SHARE, 2), (None, 3)])
+def test_as_many_threads_as_have_a_share_of_the_work(work: int | None, expected: int) -> None:
+    threads.set_thread_count(3)
+    together = threading.Barrier(expected)  # passed only if that many call at once
+    seen = set()
+
+    def call(item: int) -> None:
+        if item < expected:
+            together.wait(timeout=60)
+        seen.add(threading.current_thread().name)
+
+    threads.for_each(call, range(20), work)
+    assert expected == 1 or len(seen) >= 2
+    assert len(seen) <= expected
+
+
+def test_what_a_job_held_is_free_when_it_ends() -> None:
+    """Also where a helper is still to find out that nothing was left for it."""
+    threads.set_thread_count(3)
+
+    class Memory:
+        pass
+
+    def hold() -> weakref.ref[Memory]:
+        held = Memory()
+        threads.for_each(lambda item: (held, item), range(3))
+        return weakref.ref(held)
+
+    assert all(hold()() is None for _ in range(200))
 
 
 def test_an_overflow_is_no_warning_in_any_thread() -> None:

@@ -8,8 +8,10 @@ thread while a primitive runs. NumPy and BLAS release the GIL, so plain Python t
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from types import TracebackType
@@ -21,47 +23,50 @@ from gpucnn import settings
 
 Item = TypeVar("Item")
 
+SHARE = 1 << 16  # elements: 25 microseconds of work, about what it costs to hand them to another thread
+PRODUCTS = 32  # multiplications of a matrix product that take as long as one element of a pass
+
 
 class _Job:
-    """One call of :func:`for_each`: threads take the items one after the other."""
+    """One call of :func:`for_each`: threads take the items one after the other.
+
+    Taking one is a deque's popleft and the end is told through a queue, both one call of C: with a lock and a condition
+    around every item a job of 8 trivial ones cost 9 microseconds, so 3.
+    """
 
     def __init__(self, function: Callable[[Any], None], items: Sequence[Any]) -> None:
         self.function = function
-        self.items = items
-        self.lock = threading.Lock()
-        self.next = 0
-        self.running = 0
+        self.waiting = deque(items)
+        self.done: SimpleQueue[int] = SimpleQueue()  # from each helper that took any: how many items it has done
         self.error: BaseException | None = None
-        self.idle = threading.Condition(self.lock)
 
-    def work(self) -> None:
-        """Takes items until none is left or one has failed."""
-        with self.lock:
-            self.running += 1
-        try:
-            while (index := self._take()) is not None:
-                self.function(self.items[index])
-        except BaseException as error:  # raised again by the caller of for_each
-            with self.lock:
-                self.error = self.error or error
-                self.next = len(self.items)
-        finally:
-            with self.lock:
-                self.running -= 1
-                self.idle.notify_all()
+    def work(self) -> int:
+        """Takes items until none is left and says how many; once one has failed, the rest is taken but not called."""
+        count = 0
+        while True:
+            try:
+                item = self.waiting.popleft()
+            except IndexError:
+                return count
+            count += 1
+            if self.error is None:
+                try:
+                    self.function(item)
+                except BaseException as error:  # raised again by the caller of for_each
+                    self.error = error
 
-    def _take(self) -> int | None:
-        with self.lock:
-            if self.next >= len(self.items):
-                return None
-            self.next += 1
-            return self.next - 1
+    def help(self) -> None:
+        """A helper's part. One that comes late finds nothing, and nobody waits for it."""
+        count = self.work()
+        if count:
+            self.done.put(count)
 
-    def wait(self) -> None:
-        """Until every thread has left; the caller has worked until no item was left. Raises what an item raised."""
-        with self.idle:
-            while self.running:
-                self.idle.wait()
+    def lead(self, left: int) -> None:
+        """The caller's part of ``left`` items, and until all others have done theirs. Raises what an item raised."""
+        left -= self.work()
+        while left:
+            left -= self.done.get()
+        del self.function  # a helper yet to come would keep its arrays alive
         if self.error is not None:
             raise self.error
 
@@ -80,14 +85,13 @@ class _Pool:
         self.started = 0
         self.local = threading.local()
 
-    def run(self, job: _Job) -> None:
-        helpers = min(self.size, len(job.items)) - 1
-        if helpers > 0:
+    def run(self, job: _Job, helpers: int) -> None:
+        if self.started < helpers:
             self._start(helpers)
-            for _ in range(helpers):
-                self.queue.put(job)
-        job.work()
-        job.wait()
+        left = len(job.waiting)
+        for _ in range(helpers):
+            self.queue.put(job)
+        job.lead(left)
 
     def _start(self, helpers: int) -> None:
         with self.lock:
@@ -102,7 +106,7 @@ class _Pool:
         np.seterr(all="ignore")  # each thread has a setting of its own; see autograd.running_on
         while True:
             job = queue.get()
-            job.work()
+            job.help()
             del job  # holds arrays
 
     def inside(self) -> bool:
@@ -113,10 +117,10 @@ class _Blas:
     """Holds the BLAS libraries to one thread while at least one primitive runs, and gives them their threads back."""
 
     def __init__(self) -> None:
-        self.libraries: list[Any] | None = None
+        self.libraries: list[_Library] | None = None
         self.lock = threading.Lock()
         self.users = 0
-        self.threads: list[int] = []
+        self.held: list[tuple[_Library, int]] = []  # those that have more than one thread, and how many
 
     def __enter__(self) -> None:
         with self.lock:
@@ -125,28 +129,32 @@ class _Blas:
                 if self.libraries is None:
                     from threadpoolctl import ThreadpoolController  # finds the libraries in 1 ms: once
 
-                    self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-                self.threads = [library.num_threads for library in self.libraries]
+                    found = ThreadpoolController().select(user_api="blas").lib_controllers
+                    self.libraries = [_Library(library) for library in found]
                 for library in self.libraries:
-                    _set_blas_threads(library, 1)
+                    count = library.get()
+                    if count != 1:
+                        library.set(1)
+                        self.held.append((library, count))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self.lock:
             self.users -= 1
-            if self.users == 0:
+            if not self.users:
                 self._give_back()
 
     def _give_back(self) -> None:
-        for library, threads in zip(self.libraries or (), self.threads, strict=True):
-            _set_blas_threads(library, threads)
+        while self.held:
+            library, count = self.held.pop()
+            library.set(count)
 
     def limit_this_thread(self) -> None:
         """Where each thread has a limit of its own, as under OpenMP, a worker sets its own, for good."""
         for library in self.libraries or ():
-            if getattr(library, "threading_layer", None) == "openmp":
-                library.set_num_threads(1)
+            if library.by_thread:
+                library.set(1)
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
@@ -155,22 +163,31 @@ class _Blas:
             self._give_back()
 
 
-def _set_blas_threads(library: Any, count: int) -> None:
-    # Newer threadpoolctl lets one thread only set OpenBLAS's count, the first that did, and ignores the others.
-    # Primitives are called from any thread, and _Blas has a lock of its own.
-    release = getattr(library, "clear_controlling_thread", None)
-    if release is not None:
-        release(force=True)
-    library.set_num_threads(count)
-    if release is not None:
-        release(force=True)
+class _Library:
+    """One BLAS library: ``get()`` and ``set(count)`` ask for and say how many threads it uses.
+
+    OpenBLAS with threads of its own is called directly. threadpoolctl's way takes ten times as long, and lets only the
+    first thread that has set the count set it again: primitives are called from any thread, and _Blas has a lock.
+    """
+
+    def __init__(self, controller: Any) -> None:
+        self.get: Callable[[], int] = controller.get_num_threads
+        self.set: Callable[[int], Any] = controller.set_num_threads
+        layer = getattr(controller, "threading_layer", None)
+        self.by_thread = layer == "openmp"
+        if controller.internal_api == "openblas" and not self.by_thread:
+            for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+                setter = getattr(controller.dynlib, f"{prefix}openblas_set_num_threads{suffix}", None)
+                if setter is not None:
+                    self.set = setter
+                    self.get = getattr(controller.dynlib, f"{prefix}openblas_get_num_threads{suffix}")
 
 
 _blas = _Blas()
 _pool = _Pool()
 
 single_blas_thread = _blas
-"""``with single_blas_thread:`` around the products of a primitive; costs about 2 microseconds."""
+"""``with single_blas_thread:`` around the products of a primitive; costs about a microsecond."""
 
 
 def thread_count() -> int:
@@ -185,16 +202,21 @@ def set_thread_count(count: int) -> None:
     _pool.size = count
 
 
-def for_each(function: Callable[[Item], None], items: Sequence[Item]) -> None:
+def for_each(function: Callable[[Item], None], items: Sequence[Item], work: int | None = None) -> None:
     """Calls ``function`` on every item, several at once and in no promised order; raises what one of the calls raised.
 
-    A call from inside ``function`` runs in its own thread alone.
+    ``work``: about how many elements all the calls together pass over, :data:`PRODUCTS` multiplications of a matrix
+    product being one; None: many. Each thread gets :data:`SHARE` of them at least, so that a small job runs in the
+    caller alone, as does a call from inside ``function``.
     """
-    if len(items) < 2 or _pool.size == 1 or _pool.inside():
+    helpers = min(_pool.size, len(items)) - 1
+    if work is not None:
+        helpers = min(helpers, work // SHARE - 1)
+    if helpers < 1 or _pool.inside():
         for item in items:
             function(item)
     else:
-        _pool.run(_Job(function, items))
+        _pool.run(_Job(function, items), helpers)
 
 
 def _after_fork() -> None:
