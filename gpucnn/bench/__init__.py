@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpucnn.bench.measure import Options, measure
-from gpucnn.bench.record import Record, Result, read
+from gpucnn.bench.record import Record, read
 from gpucnn.bench.table import as_markdown, as_text
 
-__all__ = ["Options", "Record", "Result", "as_markdown", "as_text", "measure", "read"]
+__all__ = ["Options", "Record", "as_markdown", "as_text", "measure", "read"]

@@ -14,7 +14,8 @@ import numpy as np
 
 from gpucnn import machine, settings
 from gpucnn.bench.contestants import Contestant, contestants, synthetic_batches
-from gpucnn.bench.record import Record, Result
+from gpucnn.bench.record import Record
+from gpucnn.bench.sections import Steps, StepsResult
 
 NETWORK = "lecture"
 WARM_UP_STEPS = 3
@@ -80,8 +81,8 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
                 f"{repeat + 1}/{options.repeats} {contestant.framework} {contestant.layout} on {contestant.device}:"
                 f" {mine[-1]:,.0f} examples/sec"
             )
-    results = [
-        Result(
+    results = tuple(
+        StepsResult(
             framework=contestant.framework,
             version=contestant.version,
             device=contestant.device,
@@ -91,17 +92,10 @@ def measure(options: Options, say: Callable[[str], None] = lambda line: None) ->
             peak_memory_bytes=_peak_memory(contestant, options, say) if options.memory else None,
         )
         for contestant, mine in zip(measured, speeds, strict=True)
-    ]
-    return Record(
-        date=datetime.date.today().isoformat(),
-        network=NETWORK,
-        batch_size=options.batch_size,
-        steps=options.steps,
-        repeats=options.repeats,
-        input=input_name,
-        machine=machine.describe(),
-        results=results,
     )
+    threads = settings.threads() or settings.available_cores()
+    steps = Steps(NETWORK, options.batch_size, threads, options.steps, input_name, results)
+    return Record(datetime.date.today().isoformat(), machine.describe(), (steps,))
 
 
 def device_name(device: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.bench import ceilings, timing
-from gpucnn.bench.record import percentile
+from gpucnn.bench.sections import percentile
 from gpucnn.bench.shapes import SHAPES, Shape
 from gpucnn.precision import HALF, PRECISIONS
 

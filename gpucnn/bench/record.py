@@ -1,22 +1,31 @@
 """The record of a benchmark: what was measured, on what, and every repeat, as JSON.
 
-    {"schema": 1, "date", "network", "batch_size", "steps", "repeats", "input",
-     "machine": gpucnn.machine.describe(),
-     "results": [{"framework", "version", "device", "device_name", "layout", "examples_per_second": [one per repeat],
-                  "peak_memory_bytes"}]}
+    {"schema": 2, "date", "machine": gpucnn.machine.describe(),
+     "steps":     [{"network", "batch_size", "threads", "steps", "input",
+                    "results": [{"framework", "version", "device", "device_name", "layout",
+                                 "examples_per_second": [one a repeat], "peak_memory_bytes"}]}],
+     "latency":   [{"network", "batch_size", "results": [{"framework", "version", "device", "layout", "seconds": []}]}],
+     "operators": [{"operator", "network", "layer", "direction", "device", "shape",
+                    "results": [{"framework", "layout", "seconds": [one a round]}]}],
+     "memory":    [{"network", "batch_size", "results": [{"framework", "layout", "device", "peak_memory_bytes"}]}],
+     "footprint": [{"framework", "version", "import_seconds": [], "installed_bytes"}]}
 
-The same dictionary is what `--json` writes and what the tables are made from.
+Every command that measures writes such a record or adds its sections to one; tables and plots are made from them.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
-import statistics
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+from gpucnn.bench.parse import parsed
+from gpucnn.bench.sections import Footprint, Latency, Memory, Operator, Steps
+
+SCHEMA = 2
 
 # A. Lazorenko, "TensorFlow performance test: CPU VS GPU" (2017): TensorFlow's CIFAR-10 tutorial, batch 128, input
 # included.
@@ -30,88 +39,102 @@ LECTURE_I7 = dict(LECTURE_ROWS)["i7-7500U"]
 
 
 @dataclass(frozen=True)
-class Result:
-    """One framework on one device: training speed of each repeat, in examples/sec, input pipeline as the record says.
-
-    Args:
-        framework: "gpucnn" or "PyTorch".
-        version: of the framework.
-        device: "cpu", "cuda:0", ...
-        device_name: the processor's or GPU's name, with the cores used where it is a CPU.
-        layout: memory layout of activations: "channels_last" or "contiguous".
-        examples_per_second: one figure a repeat, in the order of measurement.
-        peak_memory_bytes: peak resident size of a process that trains only this, or None where not measured.
-    """
-
-    framework: str
-    version: str
-    device: str
-    device_name: str
-    layout: str
-    examples_per_second: tuple[float, ...]
-    peak_memory_bytes: int | None = None
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.examples_per_second)
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """The 20th and 80th percentile over the repeats (linear interpolation)."""
-        return percentile(self.examples_per_second, 20), percentile(self.examples_per_second, 80)
-
-
-@dataclass(frozen=True)
 class Record:
-    """A whole run of the benchmark; the fields are those of the JSON file."""
+    """A whole run of the benchmark; the fields are those of the JSON file. What was not measured is empty."""
 
     date: str
-    network: str
-    batch_size: int
-    steps: int
-    repeats: int
-    input: str
     machine: dict[str, Any]
-    results: list[Result] = field(default_factory=list)
+    steps: tuple[Steps, ...] = ()
+    latency: tuple[Latency, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    memory: tuple[Memory, ...] = ()
+    footprint: tuple[Footprint, ...] = ()
     schema: int = SCHEMA
 
-    def best(self) -> list[Result]:
-        """Each framework on each device once, in the faster of its layouts, in the order of measurement."""
-        fastest: dict[tuple[str, str], Result] = {}
-        for result in self.results:
-            key = (result.framework, result.device)
-            if key not in fastest or result.median > fastest[key].median:
-                fastest[key] = result
-        return list(fastest.values())
+    def training(self, network: str, batch_size: int = 128) -> Steps | None:
+        """The training steps of a network with its input pipeline, on the most threads; None where not measured."""
+        found = [
+            one for one in self.steps
+            if (one.network, one.batch_size) == (network, batch_size) and one.input != "synthetic"
+        ]  # fmt: skip
+        return max(found, key=lambda one: one.threads, default=None)
+
+    def scaling(self, network: str, threads: int) -> list[Steps]:
+        """The training steps of a network on ready batches (input "synthetic"), by batch size."""
+        found = [
+            one for one in self.steps
+            if (one.network, one.threads, one.input) == (network, threads, "synthetic")
+        ]  # fmt: skip
+        return sorted(found, key=lambda one: one.batch_size)
+
+    def operators_of(
+        self, device: str = "cpu", network: str | None = None, operator: str | None = None
+    ) -> list[Operator]:
+        """The operators measured on a device, of all networks and kinds or of one."""
+        return [
+            one for one in self.operators
+            if one.device == device and network in (None, one.network) and operator in (None, one.operator)
+        ]  # fmt: skip
+
+    def merged(self, other: Record) -> Record:
+        """Both records in one; where both measured the same, ``other`` counts.
+
+        Raises ValueError where they are not of the same machine, versions and commit.
+        """
+        for name in ("cpu", "cores", "gpus", "commit"):
+            mine, theirs = self.machine.get(name), other.machine.get(name)
+            if mine != theirs:
+                raise ValueError(f"records of different machines cannot be one: {name} is {mine!r} and {theirs!r}")
+        known = {name: value for name, value in other.machine.items() if value is not None}
+        sections: dict[str, Any] = {name: _joined(getattr(self, name), getattr(other, name)) for name in SECTIONS}
+        return replace(other, machine={**self.machine, **known}, **sections)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """The file's text."""
+        content = asdict(self)
+        return json.dumps({"schema": content.pop("schema"), **content}, indent=1) + "\n"
+
+    def write(self, path: str | Path) -> None:
+        """Writes the file, all or nothing; makes its folder."""
+        from gpucnn.serialization import atomic_write
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(Path(path), self.to_json().encode())
 
 
-def percentile(values: tuple[float, ...], percent: float) -> float:
-    """The percentile of a non-empty sample, by linear interpolation between order statistics."""
-    ordered = sorted(values)
-    position = (len(ordered) - 1) * percent / 100
-    low = int(position)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+SECTIONS = tuple(field.name for field in fields(Record) if field.default == ())
+
+
+def empty() -> Record:
+    """A record of this machine, of today, without any measurement."""
+    from gpucnn import machine
+
+    return Record(datetime.date.today().isoformat(), machine.describe())
 
 
 def read(path: str | Path) -> Record:
-    """A record from its file. Raises OSError if it cannot be read and ValueError if it is no record of this schema."""
-    text = Path(path).read_text(encoding="utf-8")
+    """A record from its file. Raises OSError if it cannot be read and ValueError, naming the field, if it is no record
+    of this schema."""
     try:
-        content = json.loads(text)
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"schema {content['schema']!r}, expected {SCHEMA}")
-        results = [
-            Result(**{**result, "examples_per_second": tuple(map(float, result["examples_per_second"]))})
-            for result in content.pop("results")
-        ]
-        if not isinstance(content["machine"], dict):
-            raise ValueError(f"machine is {content['machine']!r}, expected an object")
-        if any(not result.examples_per_second for result in results):
-            raise ValueError("a result without repeats")
-        return Record(results=results, **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a record of `gpucnn bench --json` ({type(error).__name__}: {error})") from error
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("schema") != SCHEMA:
+            raise ValueError(f"schema is {content.get('schema')!r}, expected {SCHEMA}")
+        return parsed(Record, content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a record of `gpucnn bench --json`: {error}") from error
+
+
+def _joined(old: Sequence[Any], new: Sequence[Any]) -> tuple[Any, ...]:
+    """Entries of both, those of ``new`` in the place of those of ``old`` that measured the same."""
+    by_key = {_key(entry): entry for entry in old}
+    by_key.update({_key(entry): entry for entry in new})
+    return tuple(by_key.values())
+
+
+def _key(entry: Any) -> tuple[Any, ...]:
+    """What an entry is a measurement of: all of it but the figures."""
+    if isinstance(entry, Footprint):
+        return (entry.framework,)
+    names = [field.name for field in fields(entry) if field.name not in ("results", "steps")]
+    devices = frozenset(getattr(result, "device", None) for result in entry.results)
+    return (*(getattr(entry, name) for name in names), devices)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from gpucnn.bench.record import LECTURE_I7, LECTURE_ROWS, Record, Result
+from gpucnn.bench.record import LECTURE_I7, LECTURE_ROWS, Record
+from gpucnn.bench.sections import Steps, StepsResult
 
 HEADINGS = ("device", "framework", "examples/sec", "20% to 80%", "x i7-7500U", "x gpucnn on cpu", "x PyTorch")
 
 
-def rows(record: Record) -> list[tuple[str, ...]]:
-    """The cells below HEADINGS: the lecture's four rows, then this machine's, each framework in its faster layout.
+def rows(steps: Steps) -> list[tuple[str, ...]]:
+    """The cells below HEADINGS: the lecture's four rows where it is its network, then this machine's, each framework in
+    its faster layout.
 
     The last two columns are ratios of medians: to gpucnn on this machine's CPU, and to PyTorch on the same device.
     """
-    best = record.best()
+    best = steps.best()
     medians = {(result.framework, result.device): result.median for result in best}
     cells: list[tuple[str, ...]] = [
         (name, "TensorFlow, 2017", f"{speed:,.0f}", "", _ratio(speed, LECTURE_I7), "", "")
         for name, speed in LECTURE_ROWS
+        if steps.network == "lecture"
     ]
     for result in best:
         low, high = result.spread
@@ -26,28 +29,28 @@ def rows(record: Record) -> list[tuple[str, ...]]:
             _framework(result),
             f"{result.median:,.0f}",
             f"{low:,.0f} to {high:,.0f}",
-            _ratio(result.median, LECTURE_I7),
+            _ratio(result.median, LECTURE_I7 if steps.network == "lecture" else None),
             _ratio(result.median, medians.get(("gpucnn", "cpu"))),
             _ratio(result.median, peer),
         ))  # fmt: skip
     return cells
 
 
-def memory_lines(record: Record) -> list[str]:
+def memory_lines(steps: Steps) -> list[str]:
     """Peak memory of each, a line each; nothing where it was not measured."""
     return [
         f"peak memory, {_framework(result)} on {result.device}: {result.peak_memory_bytes / 2**20:,.0f} MiB"
-        for result in record.best()
+        for result in steps.best()
         if result.peak_memory_bytes is not None
     ]
 
 
-def notes(record: Record) -> list[str]:
+def notes(record: Record, steps: Steps) -> list[str]:
     """What the figures are figures of."""
     pipeline = {
         "synthetic": "input pipeline left out (--synthetic)",
         "shapes": "input pipeline included, over generated images (CIFAR-10 was not found)",
-    }.get(record.input, f"input pipeline included ({record.input})")
+    }.get(steps.input, f"input pipeline included ({steps.input})")
     versions = record.machine.get("versions", {})
     named = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
     blas = record.machine.get("blas") or []
@@ -55,8 +58,8 @@ def notes(record: Record) -> list[str]:
     if record.machine.get("threads"):
         threads += f"; gpucnn with {_threads(record.machine['threads'])} of one BLAS thread each"
     lines = [
-        f"training the {record.network} network, batch {record.batch_size}, float32: median of {record.repeats}"
-        f" repeats of {record.steps} steps; {pipeline}",
+        f"training the {steps.network} network, batch {steps.batch_size}, {_threads(steps.threads)}, float32: median of"
+        f" {len(steps.results[0].examples_per_second)} repeats of {steps.steps} steps; {pipeline}",
         f"{record.date}, commit {str(record.machine.get('commit', 'unknown'))[:12]}; {named}; {threads}",
     ]
     for gpu in record.machine.get("gpus") or []:
@@ -66,8 +69,12 @@ def notes(record: Record) -> list[str]:
 
 
 def as_text(record: Record) -> str:
-    """The table in plain text, columns aligned."""
-    table = [HEADINGS, *rows(record)]
+    """The tables of all training steps in plain text, columns aligned."""
+    return "\n\n".join(_text(record, steps) for steps in record.steps)
+
+
+def _text(record: Record, steps: Steps) -> str:
+    table = [HEADINGS, *rows(steps)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
     lines = []
     for row in table:
@@ -77,14 +84,18 @@ def as_text(record: Record) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *memory_lines(record), *notes(record)])
+    return "\n".join([*lines, "", *memory_lines(steps), *notes(record, steps)])
 
 
 def as_markdown(record: Record) -> str:
-    """The table in Markdown, as the README carries it."""
+    """The tables of all training steps in Markdown."""
+    return "\n\n".join(_markdown(record, steps) for steps in record.steps)
+
+
+def _markdown(record: Record, steps: Steps) -> str:
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|" + "---:|" * (len(HEADINGS) - 2)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(record)]
-    text = [line[0].upper() + line[1:] + "." for line in [*memory_lines(record), *notes(record)]]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(steps)]
+    text = [line[0].upper() + line[1:] + "." for line in [*memory_lines(steps), *notes(record, steps)]]
     return "\n".join([*lines, "", *(f"{line}\\" for line in text[:-1]), *text[-1:]])
 
 
@@ -92,7 +103,7 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' if count != 1 else ''}"
 
 
-def _framework(result: Result) -> str:
+def _framework(result: StepsResult) -> str:
     return f"{result.framework} {result.version}" + (f" ({result.layout})" if result.framework == "PyTorch" else "")
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from gpucnn.bench import timing
 from gpucnn.bench.contestants import torch_installed
-from gpucnn.bench.record import percentile
+from gpucnn.bench.sections import percentile
 from gpucnn.precision import PRECISIONS
 from gpucnn.training import Callback
 
