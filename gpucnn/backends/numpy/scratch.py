@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ _local = threading.local()
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector load
 KEPT_BYTES = 8 << 20  # a larger buffer is for one use
+SHORT = 1024  # elements of a ufunc's buffer: a few of them fit into the L1 cache
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -28,3 +31,18 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         if size <= KEPT_BYTES:
             buffers[name] = buffer
     return np.ndarray(shape, kind, buffer)
+
+
+@contextmanager
+def short_buffers() -> Iterator[None]:
+    """Elementwise operations of this thread on strided or mixed operands go through buffers that stay in L1.
+
+    NumPy copies operands whose inner runs are shorter than its buffer piece by piece, and casts them there. With its
+    own size, 8192 elements, that takes up to twice as long. Float sums over strided arrays may get other bits: where
+    they are taken, each block of work must be within or each without.
+    """
+    before = np.setbufsize(SHORT)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
