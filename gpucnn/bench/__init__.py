@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from gpucnn.bench.measure import Options, measure
 from gpucnn.bench.record import Record, read
-from gpucnn.bench.table import as_markdown, as_text
+from gpucnn.bench.tables import as_markdown, as_text
 
 __all__ = ["Options", "Record", "as_markdown", "as_text", "measure", "read"]

@@ -31,7 +31,12 @@ def bench(
         Path | None, typer.Option("--json", help="Write the record, with every repeat, to this file.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Measure nothing: print this record as a table in Markdown.")
+        list[Path] | None,
+        typer.Option(
+            "--report",
+            help="Measure nothing: print a record (.json) in Markdown, or make the tables and"
+            " pictures of a document (.md) anew from the records that it names. May be given several times.",
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -40,8 +45,8 @@ def bench(
     from gpucnn.serialization import atomic_write
 
     output = Output(quiet)
-    if report is not None:
-        output.result(benchmark.as_markdown(benchmark.read(report)))
+    if report:
+        _report(report, output)
         return
     options = benchmark.Options(batch_size, steps, repeats, device, synthetic, data_dir, peers, memory)
     if json is not None:
@@ -53,3 +58,15 @@ def bench(
         output.say(f"record: {json}")
     output.say("")
     output.result(benchmark.as_text(record))
+
+
+def _report(paths: list[Path], output: Output) -> None:
+    from gpucnn import bench as benchmark
+    from gpucnn.bench import documents
+
+    for path in paths:
+        if path.suffix != ".md":
+            output.result(benchmark.as_markdown(benchmark.read(path)))
+            continue
+        for written in documents.render(path):
+            output.say(f"written: {written}")

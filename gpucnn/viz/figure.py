@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 
 @contextmanager
-def picture(path: Path, width: float, height: float) -> Iterator[Any]:
+def picture(path: Path, width: float, height: float, texts: Mapping[str, str] | None = None) -> Iterator[Any]:
     """A matplotlib figure of ``width`` x ``height`` inches; at the end it is ``path``, a PNG of 120 pixels an inch.
+
+    ``texts`` are written into the file beside the pixels, by keyword: where the picture is from, for instance.
 
     The figure is no part of pyplot's state, the reader's own matplotlib settings do not reach it, and the file is
     written atomically: an exception inside leaves what was there.
@@ -43,7 +45,7 @@ def picture(path: Path, width: float, height: float) -> Iterator[Any]:
             figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
             yield figure
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=DPI)
+            figure.savefig(buffer, format="png", dpi=DPI, metadata=dict(texts or {}))
     atomic_write(path, buffer.getvalue())
 
 

@@ -8,79 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpucnn import bench
-from gpucnn.bench.sections import Steps, StepsResult
 from gpucnn.cli import main
-
-CPU = "Some CPU, 2 cores"
-
-
-def result(framework: str, device: str, layout: str, *speeds: float, memory: int | None = None) -> StepsResult:
-    name = CPU if device == "cpu" else "Some GPU"
-    return StepsResult(framework, "1.0", device, name, layout, speeds, memory)
-
-
-@pytest.fixture
-def record() -> bench.Record:
-    """Two devices, PyTorch on each, its layouts apart; figures that are easy to divide."""
-    machine = {
-        "cpu": "Some CPU", "commit": "0123456789abcdef", "versions": {"gpucnn": "0.1.0", "numpy": "2.0"},
-        "blas": [{"name": "openblas", "version": "1", "threads": 2, "architecture": "X"}],
-        "gpus": [{"name": "Some GPU", "driver": "570", "memory_mib": 1.0, "power_limit_watts": 700.0}],
-    }  # fmt: skip
-    results = (
-        result("gpucnn", "cpu", "channels_last", 500.0, 900.0, 830.0, 800.0, 860.0, memory=300 << 20),
-        result("PyTorch", "cpu", "channels_last", 415.0, 415.0, 415.0),
-        result("PyTorch", "cpu", "contiguous", 410.0, 999.0, 400.0),
-        result("gpucnn", "cuda:0", "channels_last", 41_500.0),
-        result("PyTorch", "cuda:0", "contiguous", 83_000.0),
-    )
-    return bench.Record("2026-01-02", machine, (Steps("lecture", 128, 2, 20, "cifar10", results),))
-
-
-def test_the_lectures_rows_come_first_then_this_machines(record: bench.Record) -> None:
-    lines = bench.as_markdown(record).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert [row[:3] for row in cells[2:6]] == [
-        ["2 x AMD Opteron 6168", "TensorFlow, 2017", "440"],
-        ["i7-7500U", "TensorFlow, 2017", "415"],
-        ["GeForce 940MX", "TensorFlow, 2017", "1,190"],
-        ["GeForce 1070", "TensorFlow, 2017", "6,500"],
-    ]
-    assert [row[4] for row in cells[2:6]] == ["1.06", "1.00", "2.87", "15.7"]
-    assert cells[6:] == [
-        # median of five; 20th and 80th percentile; 830 / 415; itself; 830 / 415 (the better of PyTorch's two medians)
-        [CPU, "gpucnn 1.0", "830", "740 to 868", "2.00", "1.00", "2.00"],
-        [CPU, "PyTorch 1.0 (channels_last)", "415", "415 to 415", "1.00", "0.50", ""],
-        ["Some GPU", "gpucnn 1.0", "41,500", "41,500 to 41,500", "100.0", "50.0", "0.50"],
-        ["Some GPU", "PyTorch 1.0 (contiguous)", "83,000", "83,000 to 83,000", "200.0", "100.0", ""],
-    ]
-
-
-def test_the_notes_say_what_the_figures_are_figures_of(record: bench.Record) -> None:
-    parts = [
-        "batch 128",
-        "2 threads",
-        "median of 5 repeats of 20 steps",
-        "input pipeline included (cifar10)",
-        "2026-01-02",
-    ]
-    parts += ["0123456789ab", "numpy 2.0", "openblas with 2 threads", "driver 570", "power limit 700 W", "300 MiB"]
-    for text in (bench.as_text(record), bench.as_markdown(record)):
-        assert [part for part in parts if part not in text] == []
-
-
-def test_the_notes_count_threads(record: bench.Record) -> None:
-    record.machine["blas"][0]["threads"] = 1
-    record.machine["threads"] = 2
-    assert "openblas with 1 thread; gpucnn with 2 threads of one BLAS thread each" in bench.as_text(record)
-
-
-def test_report_renders_a_record_without_measuring(
-    record: bench.Record, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "record.json").write_text(record.to_json())
-    assert main(["bench", "--report", str(tmp_path / "record.json")]) == 0
-    assert capfd.readouterr().out == bench.as_markdown(record) + "\n"
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
