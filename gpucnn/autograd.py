@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpucnn import dtypes, layout
+from gpucnn import backends, dtypes, layout
 from gpucnn.device import Device
 
 
@@ -36,11 +36,12 @@ class Recorded:
 
     data: Any
     shape: Any  # that of data
+    dtype: Any
     device: Device
-    requires_grad: bool
-    grad: Any
-    node: Node | None  # the call that made it, None for a leaf
-    output_index: int  # which of the call's outputs it is
+    requires_grad: bool = False
+    grad: Any = None
+    node: Node | None = None  # the call that made it, None for a leaf
+    output_index: int = 0  # which of the call's outputs it is
     version: Version
     unit = False  # of a gradient: one element, known to be 1
     pending = False  # of a gradient: its array is yet to be made (functional/deferred.py)
@@ -54,6 +55,10 @@ class Recorded:
     def detach(self) -> Any:
         """The same memory as a tensor that the tape does not know."""
         raise NotImplementedError  # Tensor's; declared here for the type checker
+
+    def to(self, *targets: Any, device: Any = None, dtype: Any = None) -> Any:
+        """The tensor on another device, in another dtype, or both."""
+        raise NotImplementedError  # Tensor's
 
     def accumulate_grad(self, gradient: Any) -> None:
         """Adds ``gradient`` to ``grad``."""
@@ -145,22 +150,27 @@ class Context:
     """
 
     takes_deferred: tuple[str, ...] = ()  # see functional/deferred.py
+    rectified: int | None = None  # see functional/rectified.py
+    received_masked = False
+    _saved: tuple[tuple[Any, int], ...] | None = ()
+    _non_differentiable: tuple[Any, ...] = ()
 
     def __init__(self, name: str, needs_input_grad: tuple[bool, ...]) -> None:
         self._name = name
         self.needs_input_grad = needs_input_grad
-        self._saved: tuple[tuple[Any, int], ...] | None = ()
-        self._non_differentiable: tuple[Any, ...] = ()
-        self.rectified: int | None = None  # see functional/rectified.py
-        self.received_masked = False
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keeps tensors (or None) for backward. Inputs and outputs; an in-place change in between is noticed."""
+        saved: list[tuple[Any, int]] = []
         for tensor in tensors:
-            if tensor is not None and not isinstance(tensor, Recorded):
+            if tensor is None:
+                saved.append((None, 0))
+            elif isinstance(tensor, Recorded):
+                # A detached alias, so that an output does not hold the node that holds it.
+                saved.append((tensor.detach(), tensor.version.count))
+            else:
                 raise TypeError(f"{self._name}: save_for_backward takes tensors, got {type(tensor).__name__}")
-        # A detached alias, so that an output does not hold the node that holds it.
-        self._saved = tuple((None, 0) if t is None else (t.detach(), t.version.count) for t in tensors)
+        self._saved = tuple(saved)
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -175,7 +185,7 @@ class Context:
                     f"{self._name}: a tensor of shape {tensor.shape} saved for backward was modified in place"
                     f" (saved at version {version}, now {tensor.version.count})"
                 )
-        return tuple(tensor for tensor, _ in saved)
+        return tuple([tensor for tensor, _ in saved])
 
     def alive(self) -> tuple[tuple[Any, int], ...]:
         """What was saved, with the versions then. Raises RuntimeError once it is freed."""
@@ -199,8 +209,6 @@ class Context:
         name, needs = self._name, self.needs_input_grad
         self.__dict__.clear()
         self._name, self.needs_input_grad, self._saved = name, needs, None
-        self._non_differentiable = ()
-        self.rectified, self.received_masked = None, False
 
 
 class Function:
@@ -242,12 +250,18 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Runs forward and, where recording is on and an argument requires a gradient, records the call."""
-        tensors = [arg for arg in args if isinstance(arg, Recorded)]
+        before = _recording.enabled
+        tensors, needed = [], []
+        for arg in args:
+            if isinstance(arg, Recorded):
+                tensors.append(arg)
+                needed.append(before and arg.requires_grad)
+            else:
+                needed.append(False)
         device = _common_device(cls.__name__, tensors)
-        recording = _recording.enabled and any(tensor.requires_grad for tensor in tensors)
-        needs = tuple(recording and isinstance(arg, Recorded) and arg.requires_grad for arg in args)
+        needs = tuple(needed)
         ctx = Context(cls.__name__, needs)
-        _recording.enabled, before = False, _recording.enabled
+        _recording.enabled = False
         try:
             with running_on(device):
                 result = cls.forward(ctx, *args)
@@ -259,14 +273,15 @@ class Function:
                 raise TypeError(f"{cls.__name__}: forward must return tensors, got {type(output).__name__}")
         if _recording.observer is not None:
             _recording.observer(cls, args, outputs, needs)
-        if not recording:
+        if True not in needs:
             return result
         # An output that is an argument, or was recorded before, gets a tensor of its own for this call.
-        fresh = [o.detach() if o.node is not None or any(o is t for t in tensors) else o for o in outputs]
+        arguments = [id(tensor) for tensor in tensors]  # "in tensors" would compare values
+        fresh = [o.detach() if o.node is not None or id(o) in arguments else o for o in outputs]
         node = Node(cls, ctx, args, fresh, device)
-        for index, (output, original) in enumerate(zip(fresh, outputs, strict=True)):
-            marked = any(original is other for other in ctx._non_differentiable)
-            if not marked and dtypes.is_floating(output.data.dtype):
+        marked = [id(tensor) for tensor in ctx._non_differentiable]
+        for index, output in enumerate(fresh):
+            if id(outputs[index]) not in marked and dtypes.is_floating(output.data.dtype):
                 output.requires_grad, output.node, output.output_index = True, node, index
         ctx._non_differentiable = ()
         return tuple(fresh) if isinstance(result, tuple) else fresh[0]
@@ -277,8 +292,6 @@ def running_on(device: Device) -> AbstractContextManager[Any]:
 
     NumPy's warnings (a division by 0, an overflow) are off within, as the other devices have none: the values say it.
     """
-    from gpucnn import backends
-
     return backends.get(device).context() if device.type == "cuda" else np.errstate(all="ignore")
 
 
@@ -287,7 +300,7 @@ def _common_device(operator: str, tensors: Sequence[Recorded]) -> Device:
         raise TypeError(f"{operator}: expected at least one tensor among its arguments")
     device = tensors[0].device
     for tensor in tensors:
-        if tensor.device != device:
+        if tensor.device is not device:
             raise ValueError(f"{operator}: tensors on two devices: {device} and {tensor.device}")
     return device
 
@@ -308,11 +321,11 @@ class Node:
         self.order = next(_order)
         self.device = device
         # For each argument: (node, index of its output), the leaf itself, or None where no gradient goes.
-        self.edges: tuple[tuple[Node, int] | Recorded | None, ...] = tuple(
-            None if not needed else arg if arg.node is None else (arg.node, arg.output_index)
-            for arg, needed in zip(args, ctx.needs_input_grad, strict=True)
-        )
-        self.outputs = tuple((output.data.shape, output.data.dtype) for output in outputs)
+        edges: list[tuple[Node, int] | Recorded | None] = []
+        for arg, needed in zip(args, ctx.needs_input_grad, strict=True):
+            edges.append(None if not needed else arg if arg.node is None else (arg.node, arg.output_index))
+        self.edges = tuple(edges)
+        self.outputs = tuple([(output.data.shape, output.data.dtype) for output in outputs])
 
     @property
     def name(self) -> str:
@@ -332,37 +345,42 @@ def backward(root: Recorded, gradient: Any, retain_graph: bool, zeros: Callable[
     Nodes are visited from the last made to the first; what a node saved is freed as soon as it was visited, unless
     ``retain_graph``. ``zeros(shape, dtype, device)`` makes the gradient of an output that nothing used.
     """
-    if root.node is None:
-        root.accumulate_grad(_owned(gradient, [gradient]))
-        return
-    waiting: dict[Node, list[Any]] = {root.node: [None] * len(root.node.outputs)}
-    waiting[root.node][root.output_index] = gradient
-    queue = [(-root.node.order, root.node)]
     before, _recording.enabled = _recording.enabled, False
     try:
-        while queue:
-            _, node = heapq.heappop(queue)
-            received = waiting.pop(node)
-            given = _run(node, received, zeros)
-            kept = node.ctx.tensors()
-            if not retain_graph:
-                node.ctx.free()
-            for index, (edge, grad) in enumerate(zip(node.edges, given, strict=True)):
-                if edge is None or grad is None:
-                    continue
-                if isinstance(edge, Recorded):
-                    others = [*received, *given[:index], *given[index + 1 :], *kept]
-                    edge.accumulate_grad(_owned(grad, others))
-                    continue
-                source, output = edge
-                if source not in waiting:
-                    waiting[source] = [None] * len(source.outputs)
-                    heapq.heappush(queue, (-source.order, source))
-                sums = waiting[source]
-                sums[output] = grad if sums[output] is None else _sum(sums[output], grad)
-            del received, given, kept
+        with np.errstate(all="ignore"):  # once, not for each node; see running_on
+            if root.node is None:
+                root.accumulate_grad(_owned(gradient, [gradient]))
+            else:
+                _walk(root.node, root.output_index, gradient, retain_graph, zeros)
     finally:
         _recording.enabled = before
+
+
+def _walk(root: Node, output_index: int, gradient: Any, retain_graph: bool, zeros: Callable[..., Any]) -> None:
+    waiting: dict[Node, list[Any]] = {root: [None] * len(root.outputs)}
+    waiting[root][output_index] = gradient
+    queue = [(-root.order, root)]
+    while queue:
+        _, node = heapq.heappop(queue)
+        received = waiting.pop(node)
+        given = _run(node, received, zeros)
+        kept = node.ctx.tensors()
+        if not retain_graph:
+            node.ctx.free()
+        for index, (edge, grad) in enumerate(zip(node.edges, given, strict=True)):
+            if edge is None or grad is None:
+                continue
+            if isinstance(edge, Recorded):
+                others = [*received, *given[:index], *given[index + 1 :], *kept]
+                edge.accumulate_grad(_owned(grad, others))
+                continue
+            source, output = edge
+            if source not in waiting:
+                waiting[source] = [None] * len(source.outputs)
+                heapq.heappush(queue, (-source.order, source))
+            sums = waiting[source]
+            sums[output] = grad if sums[output] is None else _sum(sums[output], grad)
+        del received, given, kept
 
 
 def _sum(left: Any, right: Any) -> Any:
@@ -374,12 +392,20 @@ def _sum(left: Any, right: Any) -> Any:
 def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[Any, ...]:
     """The gradients of a node's arguments, each of the shape and the dtype of its argument."""
     node.ctx.alive()
-    for index, (shape, dtype) in enumerate(node.outputs):
-        if received[index] is None:
-            received[index] = zeros(shape, dtype=dtype, device=node.device)
-    node.ctx.received_masked = all(grad.masked for grad in received)
-    received[:] = [grad.detach() if grad.masked else grad for grad in received]
-    with running_on(node.device):
+    masked = True
+    for index, grad in enumerate(received):
+        if grad is None:
+            shape, dtype = node.outputs[index]
+            received[index] = grad = zeros(shape, dtype=dtype, device=node.device)
+        if grad.masked:
+            received[index] = grad.detach()
+        else:
+            masked = False
+    node.ctx.received_masked = masked
+    if node.device.type == "cuda":
+        with running_on(node.device):
+            result = node.function.backward(node.ctx, *received)
+    else:
         result = node.function.backward(node.ctx, *received)
     given = list(result) if isinstance(result, tuple) else [result]
     if len(given) != len(node.edges):
@@ -399,14 +425,19 @@ def _run(node: Node, received: list[Any], zeros: Callable[..., Any]) -> tuple[An
             raise RuntimeError(
                 f"{node.name}: backward returned a gradient of shape {grad.shape} for argument {index} of shape {shape}"
             )
-        given[index] = given[index].to(dtype=dtype)  # of another dtype: a new tensor, without a mark
+        if grad.dtype != dtype:
+            given[index] = grad.to(dtype=dtype)  # a new tensor, without a mark
     return tuple(given)
 
 
 def _owned(grad: Any, others: Sequence[Any]) -> Any:
     """``grad``, copied if it shares memory with ``others`` or repeats elements: a leaf's may be changed in place."""
-    owner = layout.owner(grad.data)
-    others = [other for other in others if other is not None and not other.pending]
-    shared = any(layout.owner(other.data) is owner for other in others)
-    repeats = any(stride == 0 and size > 1 for stride, size in zip(grad.data.strides, grad.data.shape, strict=True))
-    return grad.clone() if shared or repeats else grad
+    data = grad.data
+    owner = layout.owner(data)
+    for other in others:
+        if other is not None and not other.pending and layout.owner(other.data) is owner:
+            return grad.clone()
+    repeats = 0 in data.strides and any(
+        stride == 0 and size > 1 for stride, size in zip(data.strides, data.shape, strict=True)
+    )
+    return grad.clone() if repeats else grad

@@ -45,22 +45,13 @@ class Tensor(Recorded):
     def __init__(
         self, data: Any, device: DeviceLike = None, requires_grad: bool = False, version: Version | None = None
     ) -> None:
-        self.device = resolve_device(device)
-        if isinstance(data, np.generic) and self.backend.xp is np:
-            data = np.asarray(data)  # NumPy's functions make scalars of arrays without axes
-        if not isinstance(data, self.backend.xp.ndarray):
-            kind = f"{self.backend.xp.__name__}.ndarray"
-            raise TypeError(
-                f"Tensor: expected a {kind} for {self.device}, got {type(data).__name__}; see gpucnn.tensor"
-            )
-        if dtypes.kind(data.dtype) not in "fiub":
+        self.device = where = device if isinstance(device, Device) else resolve_device(device)
+        if type(data) is not np.ndarray or where.type != "cpu":
+            data = _checked(data, where)
+        if data.dtype.kind not in "fiub" and dtypes.kind(data.dtype) != "f":
             raise TypeError(f"Tensor: expected real numbers or bools, got elements of {data.dtype}")
         self.data = data
-        self.grad: Tensor | None = None
-        self.node: Node | None = None
-        self.output_index = 0
         self.version = Version() if version is None else version
-        self.requires_grad = False
         if requires_grad:
             self.requires_grad_()
 
@@ -442,6 +433,17 @@ def _one(shape: tuple[int, ...], dtype: Any, device: Device) -> Tensor:
     one = Tensor(array, device)
     one.unit = True
     return one
+
+
+def _checked(data: Any, device: Device) -> Any:
+    """``data`` as an array of the device's module. Raises TypeError if it is none."""
+    xp = backends.get(device).xp
+    if isinstance(data, np.generic) and xp is np:
+        data = np.asarray(data)  # NumPy's functions make scalars of arrays without axes
+    if not isinstance(data, xp.ndarray):
+        kind = f"{xp.__name__}.ndarray"
+        raise TypeError(f"Tensor: expected a {kind} for {device}, got {type(data).__name__}; see gpucnn.tensor")
+    return data
 
 
 def resolve_device(device: DeviceLike) -> Device:

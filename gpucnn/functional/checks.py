@@ -14,22 +14,25 @@ REAL = "float32 or float64, float16 or bfloat16"
 
 def tensors(operator: str, **arguments: Any) -> None:
     """Raises TypeError unless all are tensors, ValueError unless they share one device."""
+    devices = set()
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{operator}: {name} must be a tensor, got {type(value).__name__}")
-    devices = {name: value.device for name, value in arguments.items()}
-    if len(set(devices.values())) > 1:
-        where = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        devices.add(value.device)
+    if len(devices) > 1:
+        where = ", ".join(f"{name} on {value.device}" for name, value in arguments.items())
         raise ValueError(f"{operator}: tensors on two devices: {where}")
 
 
 def real(operator: str, **arguments: Any) -> None:
     """As :func:`tensors`; raises TypeError unless all are of one real dtype."""
     tensors(operator, **arguments)
-    dtypes_of = {value.dtype for value in arguments.values()}
-    if len(dtypes_of) > 1:
-        raise TypeError(f"{operator}: tensors of two dtypes: {_listed(arguments)}")
-    if not dtypes.is_floating(next(iter(dtypes_of))):
+    found: Any = None
+    for value in arguments.values():
+        if found is not None and value.dtype != found:
+            raise TypeError(f"{operator}: tensors of two dtypes: {_listed(arguments)}")
+        found = value.dtype
+    if not dtypes.is_floating(found):
         raise TypeError(f"{operator}: expected {REAL}, got {_listed(arguments)}")
 
 
@@ -53,10 +56,10 @@ def floating(operator: str, **arguments: Any) -> None:
 def mixed(operator: str, input: Tensor, **parameters: Tensor | None) -> None:
     """As :func:`floating`, but beside an ``input`` of a half type the parameters may be float32. None is left out."""
     given = {name: value for name, value in parameters.items() if value is not None}
-    half = isinstance(input, Tensor) and dtypes.is_half(input.dtype)
-    own = {n: v for n, v in given.items() if not (half and isinstance(v, Tensor) and v.dtype == float32)}
-    tensors(operator, input=input, **given)
-    floating(operator, input=input, **own)
+    if isinstance(input, Tensor) and dtypes.is_half(input.dtype):
+        tensors(operator, input=input, **given)
+        given = {name: value for name, value in given.items() if value.dtype != float32}
+    floating(operator, input=input, **given)
 
 
 def _listed(arguments: dict[str, Any]) -> str:
