@@ -251,13 +251,16 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Runs forward and, where recording is on and an argument requires a gradient, records the call."""
         before = _recording.enabled
-        tensors, needed = [], []
+        tensors: list[Recorded] = []
+        needed: list[bool] = []
+        edges: list[Edge] = []
         for arg in args:
+            needs_grad = False
             if isinstance(arg, Recorded):
                 tensors.append(arg)
-                needed.append(before and arg.requires_grad)
-            else:
-                needed.append(False)
+                needs_grad = before and arg.requires_grad
+            needed.append(needs_grad)
+            edges.append(None if not needs_grad else arg if arg.node is None else (arg.node, arg.output_index))
         device = _common_device(cls.__name__, tensors)
         needs = tuple(needed)
         ctx = Context(cls.__name__, needs)
@@ -275,16 +278,21 @@ class Function:
             _recording.observer(cls, args, outputs, needs)
         if True not in needs:
             return result
-        # An output that is an argument, or was recorded before, gets a tensor of its own for this call.
-        arguments = [id(tensor) for tensor in tensors]  # "in tensors" would compare values
-        fresh = [o.detach() if o.node is not None or id(o) in arguments else o for o in outputs]
-        node = Node(cls, ctx, args, fresh, device)
-        marked = [id(tensor) for tensor in ctx._non_differentiable]
-        for index, output in enumerate(fresh):
-            if id(outputs[index]) not in marked and dtypes.is_floating(output.data.dtype):
-                output.requires_grad, output.node, output.output_index = True, node, index
+        node = Node(cls, ctx, edges, outputs, device)
+        fresh = []
+        for index, output in enumerate(outputs):
+            differentiable = dtypes.is_floating(output.data.dtype) and not _is_one_of(output, ctx._non_differentiable)
+            # An output that is an argument, or was recorded before, gets a tensor of its own for this call.
+            own = output.detach() if output.node is not None or _is_one_of(output, tensors) else output
+            if differentiable:
+                own.requires_grad, own.node, own.output_index = True, node, index
+            fresh.append(own)
         ctx._non_differentiable = ()
         return tuple(fresh) if isinstance(result, tuple) else fresh[0]
+
+
+def _is_one_of(tensor: Recorded, others: Sequence[Recorded]) -> bool:
+    return id(tensor) in map(id, others)  # "in others" would compare values
 
 
 def running_on(device: Device) -> AbstractContextManager[Any]:
@@ -307,6 +315,9 @@ def _common_device(operator: str, tensors: Sequence[Recorded]) -> Device:
 
 _order = itertools.count()
 
+# Where an argument came from: (node, index of its output), the leaf itself, or None where no gradient goes.
+Edge = tuple["Node", int] | Recorded | None
+
 
 class Node:
     """One recorded call: the function, its context, and where its arguments came from."""
@@ -314,18 +325,14 @@ class Node:
     __slots__ = ("ctx", "device", "edges", "function", "order", "outputs")
 
     def __init__(
-        self, function: type[Function], ctx: Context, args: Sequence[Any], outputs: Sequence[Recorded], device: Device
+        self, function: type[Function], ctx: Context, edges: list[Edge], outputs: Sequence[Recorded], device: Device
     ) -> None:
         self.function = function
         self.ctx = ctx
         self.order = next(_order)
         self.device = device
-        # For each argument: (node, index of its output), the leaf itself, or None where no gradient goes.
-        edges: list[tuple[Node, int] | Recorded | None] = []
-        for arg, needed in zip(args, ctx.needs_input_grad, strict=True):
-            edges.append(None if not needed else arg if arg.node is None else (arg.node, arg.output_index))
-        self.edges = tuple(edges)
-        self.outputs = tuple([(output.data.shape, output.data.dtype) for output in outputs])
+        self.edges = edges
+        self.outputs = [(output.data.shape, output.data.dtype) for output in outputs]
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ DType = np.dtype[Any]
 
 float16: DType = np.dtype(np.float16)
 float32: DType = np.dtype(np.float32)
+float64: DType = np.dtype(np.float64)
 
 
 def bfloat16() -> DType:

@@ -7,7 +7,6 @@ attaches them.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -116,7 +115,9 @@ class Tensor(Recorded):
 
     def detach(self) -> Tensor:
         """The same memory as a tensor that the tape does not know."""
-        return Tensor(self.data, self.device, version=self.version)
+        same = Tensor.__new__(Tensor)  # nothing to check: every call of an operator makes one
+        same.data, same.device, same.version = self.data, self.device, self.version
+        return same
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False) -> None:
         """Adds to the ``grad`` of every leaf the gradient of this tensor, weighted by ``gradient`` (default 1 for one
@@ -142,10 +143,9 @@ class Tensor(Recorded):
             raise ValueError(
                 f"backward: gradient is {gradient.shape} on {gradient.device}, the tensor {self.shape} on {self.device}"
             )
-        zeros = functools.partial(filled, "zeros")
         seed = gradient if gradient.unit else gradient.detach().to(dtype=self.dtype)
         try:
-            backward(self, seed, retain_graph, zeros)
+            backward(self, seed, retain_graph, _zeros)
         finally:
             if seed.unit and seed.version.count:  # a function's backward has changed it
                 _ones.clear()
@@ -449,6 +449,10 @@ def _checked(data: Any, device: Device) -> Any:
 def resolve_device(device: DeviceLike) -> Device:
     """The device of that name, the default one for None."""
     return backends.default_device() if device is None else _device(device)
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any, device: Device) -> Tensor:
+    return filled("zeros", shape, dtype, device)
 
 
 def filled(name: str, shape: tuple[int, ...], dtype: Any, device: Device) -> Tensor:

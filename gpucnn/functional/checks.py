@@ -14,26 +14,37 @@ REAL = "float32 or float64, float16 or bfloat16"
 
 def tensors(operator: str, **arguments: Any) -> None:
     """Raises TypeError unless all are tensors, ValueError unless they share one device."""
-    devices = set()
+    _tensors(operator, arguments)
+
+
+def _tensors(operator: str, arguments: dict[str, Any]) -> None:
+    device = None
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{operator}: {name} must be a tensor, got {type(value).__name__}")
-        devices.add(value.device)
-    if len(devices) > 1:
-        where = ", ".join(f"{name} on {value.device}" for name, value in arguments.items())
-        raise ValueError(f"{operator}: tensors on two devices: {where}")
+        device = device or value.device
+    for value in arguments.values():
+        if value.device is not device:
+            where = ", ".join(f"{name} on {value.device}" for name, value in arguments.items())
+            raise ValueError(f"{operator}: tensors on two devices: {where}")
 
 
 def real(operator: str, **arguments: Any) -> None:
     """As :func:`tensors`; raises TypeError unless all are of one real dtype."""
-    tensors(operator, **arguments)
-    found: Any = None
+    _real(operator, arguments)
+
+
+def _real(operator: str, arguments: dict[str, Any]) -> Tensor:
+    """As :func:`real`; returns the first."""
+    _tensors(operator, arguments)
+    first: Tensor = next(iter(arguments.values()))
+    dtype = first.dtype
     for value in arguments.values():
-        if found is not None and value.dtype != found:
+        if value.dtype != dtype:
             raise TypeError(f"{operator}: tensors of two dtypes: {_listed(arguments)}")
-        found = value.dtype
-    if not dtypes.is_floating(found):
+    if not dtypes.is_floating(dtype):
         raise TypeError(f"{operator}: expected {REAL}, got {_listed(arguments)}")
+    return first
 
 
 def floating(operator: str, **arguments: Any) -> None:
@@ -41,8 +52,11 @@ def floating(operator: str, **arguments: Any) -> None:
 
     That is float32, on ``cpu`` float64 and elsewhere float16 and bfloat16.
     """
-    real(operator, **arguments)
-    first = next(iter(arguments.values()))
+    _floating(operator, arguments)
+
+
+def _floating(operator: str, arguments: dict[str, Any]) -> None:
+    first = _real(operator, arguments)
     if first.backend.computes(first.dtype):
         return
     if first.dtype == float64:
@@ -55,11 +69,14 @@ def floating(operator: str, **arguments: Any) -> None:
 
 def mixed(operator: str, input: Tensor, **parameters: Tensor | None) -> None:
     """As :func:`floating`, but beside an ``input`` of a half type the parameters may be float32. None is left out."""
-    given = {name: value for name, value in parameters.items() if value is not None}
+    given: dict[str, Any] = {"input": input}
+    for name, value in parameters.items():
+        if value is not None:
+            given[name] = value
     if isinstance(input, Tensor) and dtypes.is_half(input.dtype):
-        tensors(operator, input=input, **given)
+        _tensors(operator, given)
         given = {name: value for name, value in given.items() if value.dtype != float32}
-    floating(operator, input=input, **given)
+    _floating(operator, given)
 
 
 def _listed(arguments: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn import dtypes
 from gpucnn.backends.base import Array, Backend, BatchStatistics, RandomKey
 from gpucnn.backends.numpy import (
     activation,
@@ -175,7 +176,7 @@ class NumpyBackend(Backend):
         return "float32", "tf32", "float16", "bfloat16"  # all compute in float32
 
     def computes(self, dtype: Any) -> bool:
-        return bool(dtype in (np.float32, np.float64))
+        return bool(dtype == dtypes.float32 or dtype == dtypes.float64)
 
     def add(self, x: Array, y: Array, activation: str | None = None) -> Array:
         return arithmetic.add(x, y, activation)
