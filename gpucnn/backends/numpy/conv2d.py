@@ -22,6 +22,7 @@ one phase; nothing is ever scattered.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy import methods
+from gpucnn.backends.numpy import methods, winograd
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, phases, spans, window_view
@@ -369,6 +370,12 @@ def _correlation_by_rows(x: Array, w: Array, rows: Axis, columns: Axis) -> Compu
 
 
 # The ways that methods.py chooses from.
-_FPROP = {methods.WINDOWS: windows_fprop}
-_DGRAD = {methods.WINDOWS: windows_dgrad}
+_FPROP: dict[str, Callable[..., Array]] = {
+    methods.WINDOWS: windows_fprop,
+    methods.WINOGRAD: functools.partial(winograd.fprop, direct=windows_fprop),
+}
+_DGRAD: dict[str, Callable[..., Array]] = {
+    methods.WINDOWS: windows_dgrad,
+    methods.WINOGRAD: functools.partial(winograd.dgrad, direct=windows_dgrad),
+}
 _WGRAD = {methods.WINDOWS: windows_wgrad}

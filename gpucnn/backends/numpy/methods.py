@@ -9,18 +9,36 @@ from __future__ import annotations
 from gpucnn.geometry import Conv2dGeometry
 
 WINDOWS = "windows"
+WINOGRAD = "winograd"
+
+# Winograd's transforms cost a time for each input and output channel, its products save one for each pair of them.
+WINOGRAD_CHANNELS = 24  # C*K / (C+K) from which it wins
+WINOGRAD_TILES = 64  # of 2x2 outputs in all, from which transforming the filters pays
+WINOGRAD_USED = 0.7  # of the outputs of the tiles: an odd image has tiles that reach beyond it
 
 
 def fprop_method(g: Conv2dGeometry) -> str:
     """How y is computed."""
-    return WINDOWS
+    return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
 
 
 def dgrad_method(g: Conv2dGeometry) -> str:
     """How dx is computed."""
-    return WINDOWS
+    return WINOGRAD if _is_winograd(g, g.H, g.W) else WINDOWS
 
 
 def wgrad_method(g: Conv2dGeometry) -> str:
     """How dw is computed."""
     return WINDOWS
+
+
+def _is_winograd(g: Conv2dGeometry, rows: int, columns: int) -> bool:
+    """Whether F(2x2, 3x3) applies, and wins for rows x columns outputs (of fprop, or inputs' gradients of dgrad)."""
+    if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (3, 3, 1, 1, 1, 1, 1):
+        return False
+    tiles = -(-rows // 2) * -(-columns // 2)
+    return (
+        g.C * g.K >= WINOGRAD_CHANNELS * (g.C + g.K)
+        and g.N * tiles >= WINOGRAD_TILES
+        and rows * columns >= WINOGRAD_USED * 4 * tiles
+    )

@@ -1,0 +1,153 @@
+"""Winograd's convolutions against the formula, in every way that their blocks, tiles and borders can fall."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpucnn.backends.numpy import NumpyBackend, conv2d, methods, threads, winograd
+from gpucnn.geometry import Conv2dGeometry
+from tests.numpy_backend.geometries import dtypes, normal, quick, seeds
+from tests.support import reference
+from tests.support.tolerance import check
+
+backend = NumpyBackend()
+
+
+@st.composite
+def three_by_three(draw: st.DrawFn) -> Conv2dGeometry:
+    """Any 3x3 convolution of up to 5 small images at stride 1."""
+    pads = st.integers(0, 4)
+    padding: Any = draw(st.one_of(st.tuples(st.tuples(pads, pads), st.tuples(pads, pads)), st.just("same")))
+    n, h, w = draw(st.sampled_from([0, 1, 2, 5])), draw(st.integers(3, 12)), draw(st.integers(3, 12))
+    c, k = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    return Conv2dGeometry.of((n, c, h, w), (k, c, 3, 3), padding=padding)
+
+
+def fprop(x: Any, w: Any, bias: Any, g: Conv2dGeometry, activation: str | None = None) -> Any:
+    with np.errstate(all="ignore"):  # as on the tape
+        return winograd.fprop(x, w, bias, g, activation, conv2d.windows_fprop)
+
+
+def dgrad(dy: Any, w: Any, g: Conv2dGeometry) -> Any:
+    with np.errstate(all="ignore"):
+        return winograd.dgrad(dy, w, g, conv2d.windows_dgrad)
+
+
+def arrays(g: Conv2dGeometry, dtype: Any, seed: int = 0) -> tuple[Any, Any, Any, Any]:
+    """x, w, bias and dy."""
+    shapes = (g.input_shape, g.weight_shape, (g.K,), g.output_shape)
+    return tuple(normal(seed + i, shape, dtype) for i, shape in enumerate(shapes))  # type: ignore[return-value]
+
+
+def check_both(g: Conv2dGeometry, dtype: Any, seed: int = 0) -> None:
+    x, w, bias, dy = arrays(g, dtype, seed)
+    for b in (bias, None):
+        y = fprop(x, w, b, g)
+        check(y, reference.conv2d_fprop, x, w, b, g)
+        assert y.dtype == dtype and y.flags.c_contiguous
+    dx = dgrad(dy, w, g)
+    check(dx, reference.conv2d_dgrad, dy, w, g)
+    assert dx.dtype == dtype and dx.flags.c_contiguous
+
+
+@quick
+@given(three_by_three(), dtypes, seeds, st.sampled_from([1, 4, 30, 256]))
+def test_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int, tiles: int) -> None:
+    """Blocks of parts of an image, of one and of several; products whole and in pieces."""
+    with patch.multiple(winograd, TILES=tiles):
+        check_both(g, dtype, seed)
+
+
+NAMED = {
+    "whole tiles": Conv2dGeometry.of((2, 64, 12, 16), (64, 64, 3, 3), padding=1),
+    "odd, more outputs than inputs": Conv2dGeometry.of((3, 48, 9, 11), (80, 48, 3, 3), padding=2),
+    "no padding": Conv2dGeometry.of((2, 72, 13, 14), (56, 72, 3, 3)),
+    "padding of one side": Conv2dGeometry.of((2, 56, 12, 13), (64, 56, 3, 3), padding=((2, 0), (0, 2))),
+    "many filters": Conv2dGeometry.of((3, 224, 10, 10), (256, 224, 3, 3), padding=1),
+    "one wide image": Conv2dGeometry.of((1, 64, 6, 130), (64, 64, 3, 3), padding=1),
+    "filters copied": Conv2dGeometry.of((32, 216, 16, 16), (224, 216, 3, 3), padding=1),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NAMED)
+def test_sizes_that_are_computed_so(name: str, dtype: Any) -> None:
+    g = NAMED[name]
+    if name == "filters copied" and dtype == np.float64:
+        pytest.skip("slow, and the same code")
+    assert methods.fprop_method(g) == methods.dgrad_method(g) == methods.WINOGRAD
+    x, w, bias, dy = arrays(g, dtype)
+    check(backend.conv2d_fprop(x, w, bias, g), reference.conv2d_fprop, x, w, bias, g)
+    check(backend.conv2d_dgrad(dy, w, g), reference.conv2d_dgrad, dy, w, g)
+
+
+def test_relu_keeps_nan_and_is_applied_after_the_bias() -> None:
+    g = NAMED["no padding"]
+    x, w, bias, _ = arrays(g, np.float32)
+    np.testing.assert_array_equal(fprop(x, w, bias, g, "relu"), np.maximum(fprop(x, w, bias, g), 0))
+    bias[3] = np.nan
+    y = fprop(x, w, bias, g, "relu")
+    assert np.isnan(y[..., 3]).all() and np.isfinite(np.delete(y, 3, axis=3)).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_a_value_that_is_not_finite_spoils_no_neighbour(value: float, activation: str | None) -> None:
+    """Nine outputs read a pixel; the other outputs of their tiles stay what they were."""
+    g = Conv2dGeometry.of((3, 6, 10, 9), (5, 6, 3, 3), padding=1)
+    x, w, bias, dy = arrays(g, np.float32)
+    x[1, 4, 5, 2] = dy[2, 3, 3, 1] = value
+    for tiles in (4, 256):
+        with patch.multiple(winograd, TILES=tiles), np.errstate(all="ignore"):
+            for actual, expected in (
+                (fprop(x, w, bias, g, activation), conv2d.windows_fprop(x, w, bias, g, activation)),
+                (dgrad(dy, w, g), conv2d.windows_dgrad(dy, w, g)),
+            ):
+                np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)  # the same NaN and infinities
+
+
+def test_overflow_of_a_transform_only() -> None:
+    """Sums of two or four pixels may overflow where no output does."""
+    g = Conv2dGeometry.of((1, 1, 4, 4), (1, 1, 3, 3), padding=1)
+    x = np.full(g.input_shape, np.finfo(np.float32).max * np.float32(0.75))
+    w = np.zeros(g.weight_shape, np.float32)
+    w[0, 1, 1, 0] = 1
+    np.testing.assert_array_equal(fprop(x, w, None, g), x)
+    np.testing.assert_array_equal(dgrad(x, w, g), x)
+
+
+def test_bits_do_not_depend_on_threads() -> None:
+    g = NAMED["odd, more outputs than inputs"]
+    x, w, bias, dy = arrays(g, np.float32)
+    before, results = threads.thread_count(), []
+    try:
+        for count in (1, 2, 3):
+            threads.set_thread_count(count)
+            with patch.multiple(winograd, TILES=16):
+                results.append((fprop(x, w, bias, g).tobytes(), dgrad(dy, w, g).tobytes()))
+    finally:
+        threads.set_thread_count(before)
+    assert results[0] == results[1] == results[2]
+    assert np.isfinite(x).all()
+
+
+OTHERS = {
+    "few channels": Conv2dGeometry.of((64, 3, 32, 32), (64, 3, 3, 3), padding=1),
+    "strided": Conv2dGeometry.of((8, 64, 16, 16), (64, 64, 3, 3), padding=1, stride=2),
+    "dilated": Conv2dGeometry.of((8, 64, 16, 16), (64, 64, 3, 3), padding=2, dilation=2),
+    "grouped": Conv2dGeometry.of((8, 128, 16, 16), (128, 64, 3, 3), padding=1, groups=2),
+    "3x1": Conv2dGeometry.of((8, 64, 16, 16), (64, 64, 3, 1)),
+    "few tiles": Conv2dGeometry.of((1, 256, 8, 8), (256, 256, 3, 3), padding=1),
+    "3x3 images": Conv2dGeometry.of((256, 256, 3, 3), (256, 256, 3, 3), padding=1),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_are_computed_another_way(name: str) -> None:
+    assert methods.fprop_method(OTHERS[name]) != methods.WINOGRAD != methods.dgrad_method(OTHERS[name])
