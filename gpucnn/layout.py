@@ -47,9 +47,9 @@ def as_array(xp: Any, value: Any) -> Array:
 
 
 def owner(array: Array) -> Array:
-    """The array whose memory ``array`` views, itself where that is its own."""
-    while getattr(array, "base", None) is not None:
-        array = array.base
+    """The array whose memory ``array`` views, itself where that is its own, or lent to it until it goes."""
+    while (base := getattr(array, "base", None)) is not None and not getattr(base, "lent", False):
+        array = base
     return array
 
 

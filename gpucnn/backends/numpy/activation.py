@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each
 from gpucnn.backends.numpy.windows import spans
@@ -50,7 +51,7 @@ def silu_forward(x: Array, slope: bool) -> tuple[Array, Array | None]:
 
 def backward(dy: Array, slope: Array) -> Array:
     """dx = dy * slope."""
-    dx = np.empty_like(dy, order="C")
+    dx = memory.empty(dy.shape, dy.dtype)
     flat_dy, flat_slope, flat_dx = dy.reshape(-1), slope.reshape(-1), dx.reshape(-1)
 
     def run(span: tuple[int, int]) -> None:
@@ -62,8 +63,8 @@ def backward(dy: Array, slope: Array) -> Array:
 
 
 def _forward(function: Piece, x: Array, slope: bool) -> tuple[Array, Array | None]:
-    y = np.empty_like(x, order="C")
-    derivative = np.empty_like(y) if slope else None
+    y = memory.empty(x.shape, x.dtype)
+    derivative = memory.empty(y.shape, y.dtype) if slope else None
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     flat_slope = None if derivative is None else derivative.reshape(-1)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.threads import for_each
 from gpucnn.backends.numpy.windows import spans
 from gpucnn.geometry import AdaptivePool2dGeometry, adaptive_windows
@@ -18,7 +19,7 @@ BLOCK_BYTES = 1 << 20  # of a block's images, the larger of input and output
 
 def max_forward(x: Array, g: AdaptivePool2dGeometry) -> tuple[Array, Array]:
     """y and index (N,P,Q,C): the maximum of each window and its place h*W + w, the first of equals, NaN above all."""
-    y, index = np.empty(g.output_shape, x.dtype), np.empty(g.output_shape, np.int32)
+    y, index = memory.empty(g.output_shape, x.dtype), memory.empty(g.output_shape, np.int32)
     down, across = adaptive_windows(g.H, g.P), adaptive_windows(g.W, g.Q)
 
     def run(span: tuple[int, int]) -> None:
@@ -52,7 +53,7 @@ def max_backward(dy: Array, index: Array, g: AdaptivePool2dGeometry) -> Array:
 
 def avg_forward(x: Array, g: AdaptivePool2dGeometry) -> Array:
     """y (N,P,Q,C), the mean of each window: sums of rows, then of columns."""
-    y = np.empty(g.output_shape, x.dtype)
+    y = memory.empty(g.output_shape, x.dtype)
     down, across = adaptive_windows(g.H, g.P), adaptive_windows(g.W, g.Q)
     counts = _counts(g, x.dtype)
 
@@ -67,7 +68,7 @@ def avg_forward(x: Array, g: AdaptivePool2dGeometry) -> Array:
 
 def avg_backward(dy: Array, g: AdaptivePool2dGeometry) -> Array:
     """dx (N,H,W,C): an input adds up the shares of the windows that hold it, which follow one another too."""
-    dx = np.empty(g.input_shape, dy.dtype)
+    dx = memory.empty(g.input_shape, dy.dtype)
     down, across = adaptive_windows(g.P, g.H), adaptive_windows(g.Q, g.W)
     counts = _counts(g, dy.dtype)
 
@@ -81,7 +82,7 @@ def avg_backward(dy: Array, g: AdaptivePool2dGeometry) -> Array:
 
 def _sums(x: Array, down: list[tuple[int, int]], across: list[tuple[int, int]], out: Array) -> None:
     """out (N,P,Q,C): the sums of x (N,H,W,C) over windows of rows and columns."""
-    rows = np.empty((len(x), len(down), *x.shape[2:]), x.dtype)
+    rows = memory.empty((len(x), len(down), *x.shape[2:]), x.dtype)
     for p, (top, bottom) in enumerate(down):
         x[:, top:bottom].sum(axis=1, out=rows[:, p])
     for q, (left, right) in enumerate(across):

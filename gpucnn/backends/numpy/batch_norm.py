@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.backends.numpy import activation as smooth
-from gpucnn.backends.numpy import elementwise
+from gpucnn.backends.numpy import elementwise, memory
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import spans
@@ -80,7 +80,7 @@ def forward(
     if activation is not None:
         z = forward(x, statistics, weight, bias, eps)
         return elementwise.relu_forward(z) if activation == "relu" else _smooth(activation, z, False)[0]
-    y = np.empty_like(x, order="C")
+    y = memory.empty(x.shape, x.dtype)
     xs, ys = x.reshape(-1, x.shape[-1]), y.reshape(-1, x.shape[-1])
     mean, rest, _ = statistics
     scale = _inverse_std(statistics, eps) * (1.0 if weight is None else weight)
@@ -175,7 +175,7 @@ def _training_gradient(
     mean, rest, _ = statistics
     slope = products * inverse**2 / max(len(xs), 1)
     level = sums / max(len(xs), 1) - (0.0 if rest is None else rest) * slope
-    dxs = np.empty_like(dys)
+    dxs = memory.empty(dys.shape, dys.dtype)
     pieces = _pieces(xs)
     wide = _Wide(pieces, xs.dtype, mean, slope, level, scale)
 
@@ -194,7 +194,7 @@ def _training_gradient(
 
 
 def _scaled(dys: Array, scale: Array) -> Array:
-    dxs = np.empty_like(dys)
+    dxs = memory.empty(dys.shape, dys.dtype)
     pieces = _pieces(dys)
     wide = _Wide(pieces, dys.dtype, scale)
 

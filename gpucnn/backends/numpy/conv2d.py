@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy import methods, winograd
+from gpucnn.backends.numpy import memory, methods, winograd
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, phases, spans, window_view
@@ -67,7 +67,7 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
 
 def windows_fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation: str | None = None) -> Array:
     """:func:`fprop` by windows, whatever the sizes."""
-    y = np.empty(g.output_shape, x.dtype)
+    y = memory.empty(g.output_shape, x.dtype)
     rows, columns = axes(g)
     _correlate(x, w, bias, y, rows, columns, g.groups, activation)
     return y
@@ -75,7 +75,7 @@ def windows_fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, act
 
 def windows_dgrad(dy: Array, w: Array, g: Conv2dGeometry) -> Array:
     """:func:`dgrad` by windows, whatever the sizes."""
-    dx = np.empty(g.input_shape, dy.dtype)
+    dx = memory.empty(g.input_shape, dy.dtype)
     row_phases = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
     column_phases = list(phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
     for height, row_taps, rows in row_phases:
@@ -100,7 +100,7 @@ def windows_wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     runs = spans(len(work), -(-len(work) // WGRAD_SUMS)) if work else []
     k, c = g.K // g.groups, g.C // g.groups
     # Filters transposed, with K last: BLAS is a fifth slower at the product that gives dw as it will be stored.
-    sums = np.empty((len(runs), g.R, g.S * c, k) if by_rows else (len(runs), g.groups, g.R * g.S * c, k), x.dtype)
+    sums = memory.empty((len(runs), g.R, g.S * c, k) if by_rows else (len(runs), g.groups, g.R * g.S * c, k), x.dtype)
 
     def run(index: int) -> None:
         first, last = runs[index]
@@ -145,7 +145,7 @@ def _wgrad_by_taps(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     """dw tap by tap, x (M, C) transposed x dy (M, K) over the outputs that meet no padding at that tap."""
     rows, columns = axes(g)
     work = blocks(g.N, g.P, g.Q * max(g.C, g.K) * x.itemsize, TAP_BYTES, least=LEAST_RUNS)
-    dw = np.empty(g.weight_shape, x.dtype)
+    dw = memory.empty(g.weight_shape, x.dtype)
     count = max(1, min(len(work), WGRAD_SUMS, SUMS_BYTES // dw.nbytes))
     runs = spans(len(work), -(-len(work) // count)) if work else [(0, 0)]
     sums = np.zeros((len(runs), g.R, g.S, g.C, g.K), x.dtype)  # with K last, as in the other ways

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each
 from gpucnn.backends.numpy.windows import spans
@@ -44,7 +45,7 @@ def select(values: Array, wins: Array, out: Array) -> None:
 
 def relu_forward(x: Array) -> Array:
     """max(x, 0), NaN kept."""
-    y = np.empty_like(x, order="C")
+    y = memory.empty(x.shape, x.dtype)
     flat_x, flat_y, nothing = x.reshape(-1), y.reshape(-1), zeros(x.dtype)
 
     def run(piece: slice) -> None:
@@ -56,7 +57,7 @@ def relu_forward(x: Array) -> Array:
 
 def relu_backward(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
-    dx = np.empty_like(dy, order="C")
+    dx = memory.empty(dy.shape, dy.dtype)
     flat_dy, flat_y, flat_dx, nothing = dy.reshape(-1), y.reshape(-1), dx.reshape(-1), zeros(y.dtype)
 
     def run(piece: slice) -> None:
@@ -73,7 +74,7 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
     """x * keep / (1 - p) with the Philox mask of ``key``, in memory order."""
     from gpucnn.random import keep_mask
 
-    y = np.empty_like(x, order="C")
+    y = memory.empty(x.shape, x.dtype)
     select(x, keep_mask(x.size, p, key).reshape(x.shape), y)
     np.multiply(y, x.dtype.type(1 / (1 - p)), out=y)
     return y

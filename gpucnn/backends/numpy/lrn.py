@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import select
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
@@ -22,7 +23,7 @@ def forward(x: Array, size: int, alpha: float, beta: float, k: float, keep: bool
     """y = x / scale**beta and, to ``keep``, scale = k + alpha / size * (sum of squares of ``size`` channels), like x
     (..., C).
     """
-    y, scale = np.empty_like(x, order="C"), np.empty_like(x, order="C")
+    y, scale = memory.empty(x.shape, x.dtype), memory.empty(x.shape, x.dtype)
     xs, ys, scales = (_rows(array) for array in (x, y, scale))
     sums = _WindowSums(x.shape[-1], size, size // 2, alpha / size, x.dtype)
 
@@ -46,7 +47,7 @@ def backward(
 
     dx = dy scale**-beta - (2 alpha beta / size) x (sum of dy x scale**(-beta - 1) over the windows with the channel).
     """
-    dx = np.empty_like(x, order="C")
+    dx = memory.empty(x.shape, x.dtype)
     dys, xs, scales, dxs = (_rows(array) for array in (dy, x, scale, dx))
     sums = _WindowSums(x.shape[-1], size, (size - 1) // 2, -2 * alpha * beta / size, x.dtype)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import select
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each
@@ -23,8 +24,8 @@ def max_forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
 
     A window that sees padding alone (dilation can do that) gives -inf at place 0.
     """
-    y = np.empty(g.output_shape, x.dtype)
-    index = np.empty(g.output_shape, np.uint8 if g.R * g.S <= 256 else np.int32)
+    y = memory.empty(g.output_shape, x.dtype)
+    index = memory.empty(g.output_shape, np.uint8 if g.R * g.S <= 256 else np.int32)
     rows, columns = axes(g)
 
     def run(block: Block) -> None:
@@ -90,7 +91,7 @@ def max_backward(dy: Array, index: Array, g: Pool2dGeometry) -> Array:
 
 def avg_forward(x: Array, g: Pool2dGeometry, count_include_pad: bool, divisor: int | None) -> Array:
     """y (N,P,Q,C), each window's sum over its divisor."""
-    y = np.empty(g.output_shape, x.dtype)
+    y = memory.empty(g.output_shape, x.dtype)
     rows, columns = axes(g)
     divisors = _divisors(g, rows, columns, count_include_pad, divisor, x.dtype)
 
@@ -130,7 +131,7 @@ def _gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
     Inputs of one phase (see :func:`phases`) hold the same places of their windows, so that each term is one operation
     on long arrays.
     """
-    dx = np.empty(g.input_shape, dy.dtype)
+    dx = memory.empty(g.input_shape, dy.dtype)
     down = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
     across = list(phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
     columns = _hull([axis.reads(0, axis.outputs) for _, taps, axis in across if taps])

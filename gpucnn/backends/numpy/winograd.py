@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import pieces, zeros
 from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
@@ -171,7 +172,7 @@ def fprop(
 ) -> Array:
     """y (N,P,Q,K) of x (N,H,W,C), w (K,3,3,C) and bias (K,); ``direct``, of the same arguments, is another way to
     compute it, for images with values that are not finite."""
-    y = np.empty(g.output_shape, x.dtype)
+    y = memory.empty(g.output_shape, x.dtype)
     u = transform_filters(w, _tiles(g.N, g.P, g.Q), turned=False)
     for a, b in correlate(x, u, bias, y, (g.pad_top, g.pad_left), activation == "relu"):
         y[a:b] = direct(x[a:b], w, bias, replace(g, N=b - a), activation)
@@ -180,7 +181,7 @@ def fprop(
 
 def dgrad(dy: Array, w: Array, g: Conv2dGeometry, direct: Callable[..., Array]) -> Array:
     """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,3,3,C), ``direct`` as in :func:`fprop`."""
-    dx = np.empty(g.input_shape, dy.dtype)
+    dx = memory.empty(g.input_shape, dy.dtype)
     u = transform_filters(w, _tiles(g.N, g.H, g.W), turned=True)
     for a, b in correlate(dy, u, None, dx, (2 - g.pad_top, 2 - g.pad_left), False):
         dx[a:b] = direct(dy[a:b], w, replace(g, N=b - a))
