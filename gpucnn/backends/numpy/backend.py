@@ -207,11 +207,10 @@ class NumpyBackend(Backend):
         return linear.linear_forward(x, w, bias, activation)
 
     def linear_dgrad(self, dy: Array, w: Array, mask: Array | None = None, tf32: bool = False) -> Array:
-        dx = linear.matmul(dy, w)
-        return dx if mask is None else elementwise.relu_backward(dx, mask)
+        return linear.linear_dgrad(dy, w, mask)
 
     def linear_wgrad(self, x: Array, dy: Array, bias: bool = False, tf32: bool = False) -> tuple[Array, Array | None]:
-        return linear.matmul(dy, x, transpose_a=True), conv2d.bias_grad(dy) if bias else None
+        return linear.linear_wgrad(x, dy, bias)
 
     def softmax_cross_entropy_forward(
         self, logits: Array, labels: Array, smoothing: float = 0.0
