@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucnn.backends.numpy import NumpyBackend, pool2d
+from gpucnn.backends.numpy import NumpyBackend, max_pool2d, pool2d, pool_gradient
 from gpucnn.geometry import Pool2dGeometry
 from tests.numpy_backend.geometries import dtypes, normal, poolings, quick, seeds, thorough
 from tests.support import reference
@@ -126,7 +126,8 @@ def test_an_infinite_gradient_reaches_its_winner_alone() -> None:
 
 
 def test_rows_of_large_images_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool2d, "BLOCK_BYTES", 64)
+    for module in (pool2d, max_pool2d, pool_gradient):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 64)
     for window, stride in ((3, 2), (2, 3), (3, 1), (1, 4)):
         g = Pool2dGeometry.of((3, 5, 11, 9), window, stride, "same")
         check_max(g, np.float32, 1, 2)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.backends.numpy import memory
-from gpucnn.backends.numpy.scratch import scratch
+from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each
 from gpucnn.backends.numpy.windows import spans
 
@@ -35,12 +35,11 @@ def zeros(dtype: Any) -> Array:
 def select(values: Array, wins: Array, out: Array) -> None:
     """out = values where ``wins`` (bool), else 0, by multiplying the values' bits by 0 or 1.
 
-    As floats, 0 * inf would be NaN; np.where takes 15 times as long.
+    As floats, 0 * inf would be NaN; np.where takes 15 times as long. Best called within :func:`short_buffers`, through
+    which the multiplication widens ``wins``.
     """
     bits = BITS[values.itemsize]
-    factors = scratch("factors", wins.shape, bits)
-    np.copyto(factors, wins)  # faster than to let multiply convert, which goes through small buffers
-    np.multiply(values.view(bits), factors, out=out.view(bits))
+    np.multiply(values.view(bits), wins, out=out.view(bits))
 
 
 def relu_forward(x: Array) -> Array:
@@ -64,7 +63,8 @@ def relu_backward(dy: Array, y: Array) -> Array:
         size = piece.stop - piece.start
         wins = scratch("wins", (size,), np.bool_)
         np.greater(flat_y[piece], nothing[:size], out=wins)
-        select(flat_dy[piece], wins, flat_dx[piece])
+        with short_buffers():
+            select(flat_dy[piece], wins, flat_dx[piece])
 
     for_each(run, pieces(dy.size))
     return dx
@@ -75,6 +75,7 @@ def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
     from gpucnn.random import keep_mask
 
     y = memory.empty(x.shape, x.dtype)
-    select(x, keep_mask(x.size, p, key).reshape(x.shape), y)
+    with short_buffers():
+        select(x, keep_mask(x.size, p, key).reshape(x.shape), y)
     np.multiply(y, x.dtype.type(1 / (1 - p)), out=y)
     return y

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import select
-from gpucnn.backends.numpy.scratch import scratch
+from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import spans
 
@@ -62,7 +62,8 @@ def backward(
         np.multiply(out, part, out=out)
         np.add(out, direct, out=out)
         if mask:
-            select(out, np.greater(part, 0), out)
+            with short_buffers():
+                select(out, np.greater(part, 0), out)
 
     with single_blas_thread:
         for_each(run, _pieces(xs))

@@ -16,6 +16,7 @@ from gpucnn.geometry import Conv2dGeometry, Pool2dGeometry
 Array = NDArray[Any]
 
 LEAST_BLOCKS = 8
+WIDE_PIXEL = 512  # bytes above which a pixel's channels are copied as fast one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,11 @@ class Axis:
         """The inputs that the outputs [first, last) read at a tap; there must be some, and none of them padding."""
         at = self.start + tap * self.dilation
         return slice(at + first * self.stride, at + (last - 1) * self.stride + 1, self.stride)
+
+    def is_input(self) -> Array:
+        """(outputs, taps): whether the place is an input, not padding."""
+        at = self.start + np.arange(self.outputs)[:, None] * self.stride + np.arange(self.taps) * self.dilation
+        return np.asarray((at >= 0) & (at < self.inputs))
 
 
 def axes(g: Conv2dGeometry | Pool2dGeometry) -> tuple[Axis, Axis]:
@@ -123,32 +129,13 @@ def padded(x: Array, rows: tuple[int, int], columns: tuple[int, int], fill: floa
     return copy
 
 
-def tap_views(x: Array, block: Block, rows: Axis, columns: Axis, fill: float) -> list[list[Array]]:
-    """For every tap (r, s) the inputs (images, rows, Q, C) that a block's outputs meet there, with contiguous rows.
-
-    At a stride above 1 every stride-th column is wanted: this thread's copy keeps columns that are equal modulo
-    the stride together, because elementwise operations on rows of single pixels take twice as long.
-    """
-    low, high = rows.reads(block.row, block.row_end)
-    left, right = columns.reads(0, columns.outputs)
-    images = x[block.image : block.image_end]
-    stride, reach = columns.stride, (columns.taps - 1) * columns.dilation
-    if stride > 1:
-        width = columns.outputs + reach // stride
-        planes = scratch("planes", (stride, block.images, high - low, width, x.shape[3]), x.dtype)
-        for f in {s * columns.dilation % stride for s in range(columns.taps)}:
-            _fill_plane(images[:, :, (left + f) % stride :: stride], planes[f], low, (left + f) // stride, fill)
-    elif low >= 0 and high <= rows.inputs and left >= 0 and right <= columns.inputs:
-        planes = images[None, :, low:high, left:right]
-    else:
-        planes = padded(images, (low, high), (left, right), fill)[None]
-    down = (block.rows - 1) * rows.stride + 1
-    views = []
-    for r in range(rows.taps):
-        at = slice(r * rows.dilation, r * rows.dilation + down, rows.stride)
-        places = [divmod(s * columns.dilation, stride) for s in range(columns.taps)]
-        views.append([planes[f, :, at, q : q + columns.outputs] for q, f in places])
-    return views
+def copy_pixels(source: Array, target: Array) -> None:
+    """target = source, views (..., C) with pixels of contiguous channels, each copied as one item."""
+    if source.shape[-1] * source.itemsize > WIDE_PIXEL:
+        np.copyto(target, source)
+        return
+    pixel = np.dtype((np.void, source.shape[-1] * source.itemsize))
+    np.copyto(target.view(pixel)[..., 0], source.view(pixel)[..., 0])
 
 
 def _fill_plane(x: Array, plane: Array, low: int, left: int, fill: float) -> None:
