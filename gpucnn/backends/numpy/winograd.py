@@ -34,7 +34,9 @@ from gpucnn.geometry import Conv2dGeometry
 
 Array = NDArray[Any]
 
-TILES = 256  # of a block
+TILES = 384  # of a block
+CHANNELS_OF_TILES = 1 << 18  # tiles of a block times the greater of C and K, at most
+LEAST_PART = 256  # filters, at least, where two threads share a block by its filters
 SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS multiplies without packing its operands first
 LEAST_ROWS = 24  # of such a product for it to win
 COPY_FROM = 2048  # tiles from which the time of a transposing copy of the filters comes back
@@ -78,13 +80,13 @@ def transform_filters(w: Array, tiles: int, turned: bool) -> Array:
     A view where products of ``tiles`` rows with it are not worth the time of a copy.
     """
     k, _, _, c = w.shape
-    u = scratch("filters", (k, 16, c), w.dtype)
+    u = memory.empty((k, 16, c), w.dtype)
     taps, places = w.reshape(k, 9, c), FILTER_PLACES.astype(w.dtype)
     if turned:
         places = np.ascontiguousarray(places.reshape(4, 4, 9)[_TURN][:, _TURN].reshape(16, 9))
     view = u.transpose(1, 0, 2) if turned else u.transpose(1, 2, 0)
     copying = _rows_of_small(c * k) >= LEAST_ROWS or (tiles >= COPY_FROM and not turned)
-    copy = scratch("filters by place", view.shape, w.dtype) if copying else view
+    copy = memory.empty(view.shape, w.dtype) if copying else view
 
     def run(slab: tuple[int, int]) -> None:
         part = slice(*slab)
@@ -112,16 +114,15 @@ def correlate(
     have spoilt each other.
     """
     columns = -(-y.shape[2] // 2)
-    k = y.shape[3]
-    work = tile_blocks(x.shape[0], -(-y.shape[1] // 2), columns, TILES)
-    nothing = np.zeros(k, y.dtype)
+    nothing = np.zeros(y.shape[3], y.dtype)
     spoilt: list[tuple[int, int]] = []
 
-    def run(block: Block) -> None:
+    def run(task: tuple[Block, slice]) -> None:
         with short_buffers():
-            compute(block)
+            compute(*task)
 
-    def compute(block: Block) -> None:
+    def compute(block: Block, part: slice) -> None:
+        k = part.stop - part.start
         pixels = gather(x, block, columns, (-pad[0], -pad[1]), 2, 1, "pixels")
         transformed = transform_columns(pixels)
         shape = (block.rows, columns, block.images)
@@ -131,9 +132,9 @@ def correlate(
         for i in range(4):
             transform_row(transformed, i, v)
             m = sums[2 * min(i, 2) :][:4]
-            multiply(v.reshape(4, count, -1), u[4 * i : 4 * i + 4], m)
+            multiply(v.reshape(4, count, -1), u[4 * i : 4 * i + 4, :, part], m)
             if i == 1 and bias is not None:
-                np.add(m[1], bias, out=m[1])  # place (1, 1) goes into all four outputs, with factor 1
+                np.add(m[1], bias[part], out=m[1])  # place (1, 1) goes into all four outputs, with factor 1
             np.add(m[0], m[1], out=m[0])
             np.add(m[0], m[2], out=m[0])
             np.subtract(m[1], m[2], out=m[1])
@@ -143,17 +144,29 @@ def correlate(
             if i >= 2:
                 np.subtract(sums[2:4], m[:2], out=sums[2:4])
         outputs = sums[:4]
-        if not np.isfinite(outputs.reshape(-1, k) @ nothing).all():
+        if not np.isfinite(outputs.reshape(-1, k) @ nothing[part]).all():
             spoilt.append((block.image, block.image_end))
         if relu:
             flat = outputs.reshape(-1)
             for piece in pieces(flat.size):
                 np.maximum(flat[piece], zeros(y.dtype)[: piece.stop - piece.start], out=flat[piece])
-        scatter(outputs.reshape(2, 2, *shape, k), y, block)
+        scatter(outputs.reshape(2, 2, *shape, k), y[..., part], block)
 
     with single_blas_thread:
-        for_each(run, work)
+        for_each(run, _tasks(x.shape[0], -(-y.shape[1] // 2), columns, x.shape[3], y.shape[3]))
     return sorted(set(spoilt))
+
+
+def _tasks(images: int, rows: int, columns: int, c: int, k: int) -> list[tuple[Block, slice]]:
+    """Blocks of tiles, and of which filters; as a few threads can share them evenly."""
+    most = max(1, min(TILES, CHANNELS_OF_TILES // max(c, k)))
+    work = tile_blocks(images, rows, columns, most)
+    if len(work) == 1 and k >= 2 * LEAST_PART:
+        half = k // 32 * 16
+        return [(work[0], slice(0, half)), (work[0], slice(half, k))]
+    if len(work) % 2 and len(work) < 8:
+        work = tile_blocks(images, rows, columns, -(-images * rows * columns // (len(work) + 1)))
+    return [(block, slice(0, k)) for block in work]
 
 
 def multiply(v: Array, u: Array, out: Array) -> None:
