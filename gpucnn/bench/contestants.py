@@ -1,19 +1,22 @@
 """Who is measured: gpucnn and PyTorch, each as an object that takes training steps on batches of the same pipeline.
 
-A step is what the tutorial's step is: forward, mean cross-entropy, backward, SGD with weight decay on two layers,
-and the moving average of all weights.
+A step is what the network's recipe says: forward, loss, backward, its optimizers, and the moving average of the weights
+where it has one.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-LEARNING_RATE = 0.1
-SIDE, CHANNELS, CLASSES = 24, 3, 10
+from gpucnn.bench.sections import OURS, PEER
+from gpucnn.bench.workload import RATE, Workload
+
+CLASSES = 10
 SYNTHETIC_BATCHES = 4  # turned over, so that no step finds its input still in the cache
 
 
@@ -24,6 +27,9 @@ class Trainer(Protocol):
 
     def step(self, images: Any, labels: Any) -> Any:
         """One training step on a batch of this trainer's own kind of tensor or array; returns the loss."""
+
+    def inference(self, images: np.ndarray) -> Callable[[], Any]:
+        """A forward pass in evaluation mode, without gradients, on images that are on the device already."""
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
@@ -43,23 +49,26 @@ class Contestant:
     device: str
     layout: str
 
-    def trainer(self) -> Trainer:
-        """A network with fresh weights and all that its training steps need."""
-        if self.framework == "gpucnn":
-            return GpucnnTrainer(self.device)
-        from gpucnn.bench.torch_lecture import LectureTrainer
+    def __str__(self) -> str:
+        return f"{self.framework} {self.layout} on {self.device}"
 
-        return LectureTrainer(self.device, self.layout)
+    def trainer(self, workload: Workload) -> Trainer:
+        """A network with fresh weights and all that its training steps need."""
+        if self.framework == OURS:
+            return GpucnnTrainer(workload, self.device)
+        from gpucnn.bench.torch_step import TorchTrainer
+
+        return TorchTrainer(workload, self.device, self.layout == "channels_last")
 
     @property
     def feed(self) -> str:
         """The device on which the pipeline hands batches over: PyTorch takes NumPy arrays and moves them itself."""
-        return self.device if self.framework == "gpucnn" else "cpu"
+        return self.device if self.framework == OURS else "cpu"
 
     @property
     def version(self) -> str:
         """The framework's version."""
-        if self.framework == "gpucnn":
+        if self.framework == OURS:
             import gpucnn
 
             return gpucnn.__version__
@@ -69,32 +78,65 @@ class Contestant:
 
 
 class GpucnnTrainer:
-    """Training steps of the lecture network in gpucnn."""
+    """Training steps in gpucnn, eager."""
 
     takes_arrays = False
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, workload: Workload, device: str) -> None:
         import gpucnn
-        from gpucnn import backends, models, nn, optim
-        from gpucnn.optim.moving_average import MovingAverage, tutorial_decay
+        from gpucnn import backends, models, training
+        from gpucnn.training import build
 
         gpucnn.manual_seed(0)
+        config = training.config_for(workload.model)
+        self._workload, self._device = workload, device
         self._backend = backends.get(gpucnn.device(device))
-        self.model = models.lecture_cnn(device=device)
-        self._loss = nn.CrossEntropyLoss()
-        self._optimizer = optim.SGD(self.model.parameter_groups(), lr=LEARNING_RATE)
-        self.average = MovingAverage(self.model.parameters(), tutorial_decay())
+        self.model: Any = models.create(workload.model, device=device)
+        self._optimizers = build.optimizers(config, self.model)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * RATE
+        self.average = build.average(config, self.model)
 
     def step(self, images: Any, labels: Any) -> Any:
-        self._optimizer.zero_grad()
-        loss = self._loss(self.model(images), labels)
+        from gpucnn import functional
+
+        workload = self._workload
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+        loss = functional.cross_entropy(self.model(images), labels, workload.reduction, workload.label_smoothing)
         loss.backward()
-        self._optimizer.step()
-        self.average.update()
+        for optimizer in self._optimizers:
+            optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return loss
+
+    def inference(self, images: np.ndarray) -> Callable[[], Any]:
+        import gpucnn
+
+        self.model.eval()
+        x = gpucnn.tensor(images, device=self._device)
+
+        def run() -> Any:
+            with gpucnn.no_grad():
+                return self.model(x)
+
+        return run
 
     def synchronize(self) -> None:
         self._backend.synchronize()
+
+
+def set_threads(count: int) -> None:
+    """How many threads of the CPU everybody may use: gpucnn, and PyTorch where it is installed."""
+    from gpucnn.backends.numpy import threads
+
+    threads.set_thread_count(count)
+    if torch_installed():
+        from gpucnn.bench import torch_settings
+
+        torch_settings.set_threads(count)
 
 
 def torch_installed() -> bool:
@@ -112,9 +154,9 @@ def contestants(device: str | None, peers: bool) -> list[Contestant]:
     devices = [device] if device else ["cpu", *(["cuda:0"] if driver.is_available() else [])]
     chosen = []
     for place in devices:
-        chosen.append(Contestant("gpucnn", place, "channels_last"))
+        chosen.append(Contestant(OURS, place, "channels_last"))
         if peers and torch_installed() and _torch_has(place):
-            chosen += [Contestant("PyTorch", place, layout) for layout in ("channels_last", "contiguous")]
+            chosen += [Contestant(PEER, place, layout) for layout in ("channels_last", "contiguous")]
     return chosen
 
 
@@ -128,11 +170,12 @@ def _torch_has(device: str) -> bool:
     return gpu_available()
 
 
-def synthetic_batches(batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A few random batches: images float32 (N, 3, 24, 24) over channels-last memory, labels int64 (N,)."""
+def synthetic_batches(workload: Workload, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A few random batches: images float32 (N, C, H, W) over channels-last memory, labels int64 (N,)."""
     generator = np.random.default_rng(0)
+    c, h, w = workload.input_shape
     batches = []
     for _ in range(SYNTHETIC_BATCHES):
-        images = generator.standard_normal((batch_size, SIDE, SIDE, CHANNELS), dtype=np.float32)
+        images = generator.standard_normal((batch_size, h, w, c), dtype=np.float32)
         batches.append((images.transpose(0, 3, 1, 2), generator.integers(0, CLASSES, batch_size)))
     return batches

@@ -1,9 +1,9 @@
 """Peak memory of training: each contestant in a process of its own that does nothing else.
 
-    python -m gpucnn.bench.memory gpucnn cpu channels_last 128
+    python -m gpucnn.bench.memory PyTorch cpu channels_last 128 '{"network": "lecture", ...}'
 
-prints the peak resident size in bytes after training steps on synthetic batches. PyTorch's process imports NumPy and
-this package's frame besides PyTorch, but no part of gpucnn that computes.
+prints the peak resident size in bytes after training steps on synthetic batches. The workload comes as JSON: PyTorch's
+process imports NumPy and ``gpucnn`` besides PyTorch, but not what trains in gpucnn.
 """
 
 from __future__ import annotations
@@ -12,18 +12,30 @@ import itertools
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gpucnn.bench.sections import Memory, MemoryResult
+from gpucnn.bench.workload import Workload
 
 if TYPE_CHECKING:
     from gpucnn.bench.contestants import Contestant
 
-STEPS = 6
+STEPS = 4
 
 
-def peak_memory(contestant: Contestant, batch_size: int) -> int:
+def measure(workload: Workload, measured: Sequence[Contestant], batch_size: int) -> Memory:
+    """Everybody's peak at a batch size."""
+    results = tuple(
+        MemoryResult(who.framework, who.layout, who.device, peak_memory(workload, who, batch_size)) for who in measured
+    )
+    return Memory(workload.network, batch_size, results)
+
+
+def peak_memory(workload: Workload, contestant: Contestant, batch_size: int) -> int:
     """Peak resident size in bytes of a process that takes a few training steps. Raises RuntimeError where it fails."""
-    arguments = [contestant.framework, contestant.device, contestant.layout, str(batch_size)]
+    arguments = [contestant.framework, contestant.device, contestant.layout, str(batch_size), workload.to_json()]
     done = subprocess.run(
         [sys.executable, "-m", "gpucnn.bench.memory", *arguments],
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
@@ -34,12 +46,12 @@ def peak_memory(contestant: Contestant, batch_size: int) -> int:
     return int(done.stdout)
 
 
-def main(framework: str, device: str, layout: str, batch_size: int) -> int:
+def main(framework: str, device: str, layout: str, batch_size: int, workload: Workload) -> int:
     """Train, then the peak resident size in bytes."""
     from gpucnn.bench.contestants import Contestant, synthetic_batches
 
-    trainer = Contestant(framework, device, layout).trainer()
-    batches = itertools.islice(itertools.cycle(synthetic_batches(batch_size)), STEPS)
+    trainer = Contestant(framework, device, layout).trainer(workload)
+    batches = itertools.islice(itertools.cycle(synthetic_batches(workload, batch_size)), STEPS)
     if not trainer.takes_arrays:
         from gpucnn import tensor
 
@@ -66,4 +78,5 @@ def peak_resident_size() -> int:
 
 
 if __name__ == "__main__":
-    print(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    framework, device, layout, batch_size, workload = sys.argv[1:]
+    print(main(framework, device, layout, int(batch_size), Workload.from_json(workload)))

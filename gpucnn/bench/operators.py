@@ -160,7 +160,7 @@ def measure(
     A row that fails has "error", and the next one begins.
     """
     from gpucnn import machine
-    from gpucnn.bench.measure import device_name
+    from gpucnn.bench.throughput import device_name
 
     name = device_name(device)
     try:

@@ -57,6 +57,24 @@ class LectureNetwork(nn.Module):
         return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
+class LeNet5(nn.Module):
+    """LeNet-5 with max-pooling and ReLU: images (N, 1, 28, 28) to logits (N, classes)."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.max_pool2d(torch.relu(self.conv1(images)), 2)
+        x = F.max_pool2d(torch.relu(self.conv2(x)), 2).flatten(1)
+        return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x)))))
+
+    def sets(self) -> dict[str, list[nn.Parameter]]:
+        """One optimizer has them all."""
+        return {"all": list(self.parameters())}
+
+
 class Unit(nn.Module):
     """conv 3 x 3 -> batch norm -> ReLU, and a max-pool 2 if ``pool`` (D. Page, "How to train your ResNet", 2018)."""
 
@@ -145,4 +163,16 @@ class Airbench94(nn.Module):
         }
 
 
-NETWORKS: dict[str, type[nn.Module]] = {"lecture_cnn": LectureNetwork, "resnet9": ResNet9, "airbench94": Airbench94}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "lecture_cnn": LectureNetwork,
+    "lenet5": LeNet5,
+    "resnet9": ResNet9,
+    "airbench94": Airbench94,
+}
+
+
+def network_for(model: str) -> nn.Module:
+    """A new network by gpucnn's name for it. Raises ValueError for one that has no form here."""
+    if model not in NETWORKS:
+        raise ValueError(f"training: no PyTorch form of {model}; there is one of {', '.join(NETWORKS)}")
+    return NETWORKS[model]()

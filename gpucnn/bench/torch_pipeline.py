@@ -15,17 +15,19 @@ import torch
 from torch import Tensor
 
 from gpucnn.data.augment import Augment
-from gpucnn.data.transforms import LectureTrain
+from gpucnn.data.transforms import LectureTrain, Normalize
 
 
 class Pipeline:
     """Batches of images uint8 (N, H, W, C) and labels (N,) on ``device``.
 
-    ``transform`` is the training transform of gpucnn whose work is done: LectureTrain, or Augment with crops, flips and
-    cutout. Raises ValueError for another.
+    ``transform`` is the training transform of gpucnn whose work is done: LectureTrain, Normalize, or Augment with
+    crops, flips and cutout. Raises ValueError for another.
     """
 
     def __init__(self, images: Any, labels: Any, transform: Any, device: torch.device, channels_last: bool) -> None:
+        if isinstance(transform, Normalize):
+            transform = Augment(transform)
         jitter = isinstance(transform, Augment) and (transform.brightness or transform.contrast)
         if not isinstance(transform, (LectureTrain, Augment)) or jitter:
             raise ValueError(f"no PyTorch form of the transform {transform!r}")

@@ -62,6 +62,19 @@ def optimizer(
     raise ValueError(f"no PyTorch form of the optimizer {dict(table)}")
 
 
+def optimizers(
+    tables: Mapping[str, Any], network: Any, rate: float = 1.0, orthogonalize: Any = None
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a recipe, given as its table or its tables by set of parameters, over ``network``'s sets;
+    ``rate`` is a factor of their learning rates. SGD is fused."""
+    made = []
+    for name, table in ({"all": tables} if "name" in tables else tables).items():
+        decay = table.get("weight_decay", 0.0)
+        parameters = network.groups(decay) if hasattr(network, "groups") else network.sets()[name]
+        made.append(optimizer({**table, "lr": table["lr"] * rate}, parameters, True, orthogonalize))
+    return made
+
+
 def factor(schedule: Mapping[str, Any], step: int, total: int) -> float:
     """The learning rate's factor of step ``step``, counted from 0, of ``total``. Raises ValueError for a schedule that
     has no form here."""

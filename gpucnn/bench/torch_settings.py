@@ -15,6 +15,11 @@ def settled(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+def set_threads(count: int) -> None:
+    """How many threads an operator may use on the CPU."""
+    torch.set_num_threads(count)
+
+
 def gpu_available() -> bool:
     """Whether this PyTorch can use a GPU here."""
     return bool(torch.cuda.is_available())

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gpucnn.bench.torch_networks import NETWORKS
 from gpucnn.bench.torch_pipeline import Pipeline
-from gpucnn.bench.torch_recipes import newton_schulz, optimizer
-from gpucnn.bench.torch_settings import settled
-from gpucnn.training.tables import optimizer_sets
+from gpucnn.bench.torch_recipes import newton_schulz
+from gpucnn.bench.torch_step import TorchStep
+from gpucnn.bench.workload import RATE, Workload
 
 WARM_UP_STEPS = 3  # before a capture: PyTorch's guide asks for it
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -55,12 +53,13 @@ MODES = {
 half precision all of them run under autocast; losses are not scaled, which leaves PyTorch less to do than gpucnn."""
 
 
-class TorchTraining:
+class TorchTraining(TorchStep):
     """Training steps of a recipe in PyTorch; forward, loss and augmentation are one compiled function in the modes that
     compile.
 
     Args:
-        config: of the recipe, a :class:`gpucnn.training.Config`.
+        workload: of the recipe.
+        batch_size: examples a step.
         images, labels: uint8 (N, H, W, C) and int64 (N,), NumPy.
         transform: gpucnn's training transform, see :class:`Pipeline`.
         rate: a factor of all learning rates, which stay as they are from step to step.
@@ -68,21 +67,14 @@ class TorchTraining:
     """
 
     def __init__(
-        self, config: Any, images: Any, labels: Any, transform: Any, precision: str, device: str, mode: Mode,
-        rate: float = 1.0, backend: str | None = None,
+        self, workload: Workload, batch_size: int, images: Any, labels: Any, transform: Any, precision: str,
+        device: str, mode: Mode, rate: float = RATE, backend: str | None = None,
     ) -> None:  # fmt: skip
-        settled(precision)
-        torch.manual_seed(0)
-        self.config, self.mode, self.device = config, mode, torch.device(device)
-        self.half = HALF.get(precision)
-        layout = torch.channels_last if mode.channels_last else torch.contiguous_format
-        self.network = NETWORKS[config.model]().to(self.device, memory_format=layout).train()
+        self.mode, self.half = mode, HALF.get(precision)
+        super().__init__(workload, device, mode.channels_last, rate, precision, self._newton_schulz(backend))
+        self.batch_size = batch_size
         self.pipeline = Pipeline(images, labels, transform, self.device, mode.channels_last)
-        self.optimizers = list(self._optimizers(rate, backend))
-        self.parameters = list(self.network.parameters())
-        keeps = config.average_decay is not None
-        self.average = [parameter.detach().clone() for parameter in self.parameters] if keeps else []
-        self.chosen = torch.zeros(config.batch_size, dtype=torch.int64, device=self.device)
+        self.chosen = torch.zeros(batch_size, dtype=torch.int64, device=self.device)
         self.odd_epoch = torch.zeros((), dtype=torch.bool, device=self.device)
         self.loss = torch.zeros((), device=self.device)
         self.forward: Any = self._forward
@@ -106,15 +98,10 @@ class TorchTraining:
             else:
                 self._graph.replay()
 
-    def synchronize(self) -> None:
-        """Waits until the device has done all that it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     def last_loss(self) -> float:
         """The last step's loss, a mean over its examples."""
         value = float(self.loss)
-        return value / self.config.batch_size if self.config.reduction == "sum" else value
+        return value / self.batch_size if self.workload.reduction == "sum" else value
 
     # ---- the parts of a step ----
 
@@ -124,22 +111,13 @@ class TorchTraining:
             self.device.type, self.half, enabled=self.half is not None, cache_enabled=not self.mode.captured
         ):
             logits = self.network(images)
-        return F.cross_entropy(
-            logits.float(), labels, reduction=self.config.reduction, label_smoothing=self.config.label_smoothing
-        )
+        return self.loss_of(logits.float(), labels)
 
     def _step(self) -> None:
         if self.mode.compiled is not None:
             torch.compiler.cudagraph_mark_step_begin()
-        for each in self.optimizers:
-            each.zero_grad(set_to_none=True)
-        loss = self.forward(self.chosen, self.odd_epoch)
-        loss.backward()
-        for each in self.optimizers:
-            each.step()
+        loss = self.take(lambda: self.forward(self.chosen, self.odd_epoch))
         with torch.no_grad():
-            if self.average:
-                torch._foreach_lerp_(self.average, self.parameters, 1 - self.config.average_decay)
             self.loss.copy_(loss)
 
     def _captured(self) -> torch.cuda.CUDAGraph:
@@ -157,17 +135,6 @@ class TorchTraining:
             self._step()
         return graph
 
-    def _optimizers(self, rate: float, backend: str | None) -> Iterator[torch.optim.Optimizer]:
-        tables = optimizer_sets(self.config.optimizer)
-        network: Any = self.network
-        for name, table in tables.items():
-            decay = table.get("weight_decay", 0.0)
-            groups = network.groups(decay) if hasattr(network, "groups") else network.sets()[str(name or "all")]
-            scaled = {**table, "lr": table["lr"] * rate}
-            yield optimizer(
-                scaled, groups, fused=self.device.type == "cuda", orthogonalize=self._newton_schulz(backend)
-            )
-
     def _newton_schulz(self, backend: str | None) -> Any:
         """In half precision in bfloat16, as airbench94_muon has it; compiled in the modes that compile."""
         iterate = newton_schulz
@@ -178,7 +145,7 @@ class TorchTraining:
 
     def _all_batches(self) -> Iterator[tuple[Tensor, bool | None]]:
         """Indices of a batch, and whether the epoch is odd where that changes."""
-        n, size, epoch = len(self.pipeline.labels), self.config.batch_size, 0
+        n, size, epoch = len(self.pipeline.labels), self.batch_size, 0
         while True:
             order = torch.randperm(n, device=self.device)
             for first in range(0, n - size + 1, size):

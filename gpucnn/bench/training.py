@@ -25,13 +25,13 @@ import numpy as np
 from gpucnn.bench import timing
 from gpucnn.bench.contestants import torch_installed
 from gpucnn.bench.sections import percentile
+from gpucnn.bench.workload import RATE, Workload
 from gpucnn.precision import PRECISIONS
 from gpucnn.training import Callback
 
 STEPS, REPEATS, WARM_UP_STEPS = 100, 7, 12
 MAKING_SECONDS = 150.0  # after which nobody else is made: torch.compile may take minutes for each
 IMAGES = 50_000
-RATE = 0.1  # of a recipe's learning rates: labels are random, and the schedules' first steps are left out
 OURS = {"one CUDA graph": True, "eager": False}  # by mode: Trainer's ``graph``
 
 
@@ -128,18 +128,18 @@ def contestants(
         for mode, graph in modes.items()
     }
     if peers:
-        from gpucnn.bench.torch_networks import NETWORKS
+        from gpucnn.bench.torch_networks import network_for
         from gpucnn.bench.torch_training import MODES, TorchTraining
 
-        if name not in NETWORKS:
-            raise ValueError(f"training: no PyTorch form of {name}; there is one of {', '.join(NETWORKS)}")
+        network_for(name)  # or an error
+        workload = Workload.of(name)
         theirs = device if device.startswith("cuda") else "cpu"
         transform = _transform(config, model).transform  # without the adaption: images have the network's channels
         for mode, how in MODES.items():
             if not how.suits(precision):
                 continue
             made[f"PyTorch {mode}"] = lambda how=how: TorchTraining(  # type: ignore[misc]
-                config, images, labels, transform, precision, theirs, how, RATE, backend
+                workload, config.batch_size, images, labels, transform, precision, theirs, how, RATE, backend
             )
     return made
 
@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _head(given: argparse.Namespace) -> dict[str, Any]:
     from gpucnn import machine, models, training
-    from gpucnn.bench.measure import device_name
+    from gpucnn.bench.throughput import device_name
 
     name = models.canonical_name(given.network)
     versions: dict[str, str] = {}

@@ -16,20 +16,39 @@ def bench(
         str | None,
         typer.Option("--device", help="cpu, cuda, cuda:1 or emulated; default: the CPU and, if there is one, the GPU."),
     ] = None,
+    network: Annotated[str, typer.Option("--network", help="lecture, lenet5, resnet9 or all.")] = "lecture",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a step.")] = 128,
-    steps: Annotated[int, typer.Option("--steps", help="Training steps a repeat.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Training steps a repeat; default: two seconds' worth on two cores.")
+    ] = None,
     repeats: Annotated[int, typer.Option("--repeats", help="How often each is timed; they take turns.")] = 5,
     synthetic: Annotated[bool, typer.Option("--synthetic", help="Leave the input pipeline out.")] = False,
     data_dir: DataDir = None,
     peers: Annotated[
         bool, typer.Option("--peers/--no-peers", help="Measure PyTorch too, where it is installed.")
     ] = True,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads on the CPU, for everybody; default: one a processor.")
+    ] = None,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Also measure peak memory, in processes of their own.")
+        bool, typer.Option("--memory/--no-memory", help="Also measure peak memory, in processes of their own.")
+    ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency/--no-latency", help="Also time the inference of one image.")
+    ] = False,
+    scaling: Annotated[
+        bool,
+        typer.Option("--scaling/--no-scaling", help="Also measure batch sizes of 1 to 1024, on one thread and on all."),
+    ] = False,
+    footprint: Annotated[
+        bool, typer.Option("--footprint/--no-footprint", help="Also time imports and measure installations.")
     ] = False,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Write the record, with every repeat, to this file.")
+        Path | None, typer.Option("--json", help="Write the record, with every repeat, to this file, as it grows.")
     ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add to the record that the file of --json holds already.")
+    ] = False,
     report: Annotated[
         list[Path] | None,
         typer.Option(
@@ -40,21 +59,31 @@ def bench(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Print the lecture's table with this machine's rows: training speed of the lecture network in examples/sec."""
+    """Training speed in examples/sec, beside PyTorch where it is installed; of the lecture network in its table."""
     from gpucnn import bench as benchmark
-    from gpucnn.serialization import atomic_write
 
     output = Output(quiet)
     if report:
         _report(report, output)
         return
-    options = benchmark.Options(batch_size, steps, repeats, device, synthetic, data_dir, peers, memory)
+    networks = benchmark.NETWORKS if network == "all" else (network,)
+    options = benchmark.Options(
+        networks, batch_size, steps, repeats, device, synthetic, data_dir, peers, threads, memory, latency, scaling,
+        footprint,
+    )  # fmt: skip
     if json is not None:
         check_writable(json)
+    elif extend:
+        raise ValueError("--extend: name the record with --json")
     usable_device(device)
-    record = benchmark.measure(options, output.say)
+    before = benchmark.read(json) if extend and json is not None else None
+
+    def keep(record: benchmark.Record) -> None:
+        if json is not None:
+            (before.merged(record) if before is not None else record).write(json)
+
+    record = benchmark.measure(options, output.say, keep)
     if json is not None:
-        atomic_write(json, record.to_json().encode())
         output.say(f"record: {json}")
     output.say("")
     output.result(benchmark.as_text(record))
