@@ -33,7 +33,7 @@ PAGES = 1 << 20  # bytes from which a buffer is a mapping of its own
 HUGE_PAGE = 2 << 20  # bytes
 ALIGNMENT = 64  # bytes: a cache line
 NEARBY = 1.3  # an array may be lent a buffer so many times its size, where there is none that fits better
-SPARE = 8 << 20  # bytes kept beyond what was lent at once
+SPARE = 4 << 20  # bytes kept at any rate
 WINDOW = 1000  # calls, after which a new peak is begun
 
 
@@ -103,7 +103,8 @@ class _Memory:
             self._drop(self._most())
 
     def _most(self) -> int:
-        return max(self.peak, self.earlier_peak) + SPARE
+        peak = max(self.peak, self.earlier_peak)
+        return peak + peak // 8 + SPARE
 
     def _find(self, size: int) -> tuple[int, Any]:
         """A kept buffer, the one that came back last of the smallest size that does, and its size; or None."""
