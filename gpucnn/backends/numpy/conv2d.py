@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy import memory, methods, winograd
+from gpucnn.backends.numpy import memory, methods, winograd, winograd_wgrad
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, phases, spans, window_view
@@ -378,4 +378,7 @@ _DGRAD: dict[str, Callable[..., Array]] = {
     methods.WINDOWS: windows_dgrad,
     methods.WINOGRAD: functools.partial(winograd.dgrad, direct=windows_dgrad),
 }
-_WGRAD = {methods.WINDOWS: windows_wgrad}
+_WGRAD: dict[str, Callable[..., Array]] = {
+    methods.WINDOWS: windows_wgrad,
+    methods.WINOGRAD: functools.partial(winograd_wgrad.wgrad, direct=windows_wgrad),
+}

@@ -29,7 +29,7 @@ def dgrad_method(g: Conv2dGeometry) -> str:
 
 def wgrad_method(g: Conv2dGeometry) -> str:
     """How dw is computed."""
-    return WINDOWS
+    return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
 
 
 def _is_winograd(g: Conv2dGeometry, rows: int, columns: int) -> bool:

@@ -38,6 +38,13 @@ def gather(x: Array, block: Block, columns: int, start: tuple[int, int], m: int,
     """
     shape = (m, block.rows + halo, m, columns + halo, block.images, x.shape[3])
     pixels = scratch(name, shape, x.dtype)
+    fill(pixels, x, block, start)
+    return pixels
+
+
+def fill(pixels: Array, x: Array, block: Block, start: tuple[int, int]) -> None:
+    """Gathers a block's pixels into an array or view (m, rows + halo, m, columns + halo, images, C)."""
+    m, shape = len(pixels), pixels.shape
     images = slice(block.image, block.image_end)
     across = [_inside(start[1] + b, x.shape[2], shape[3], m) for b in range(m)]
     for b, (left, right, _) in enumerate(across):
@@ -53,7 +60,6 @@ def gather(x: Array, block: Block, columns: int, start: tuple[int, int], m: int,
             pixels[a, bottom:] = 0
         for b, (left, right, along) in enumerate(across):
             np.copyto(pixels[a, top:bottom, b, left:right], x[images, down, along].transpose(1, 2, 0, 3))
-    return pixels
 
 
 def _inside(first: int, size: int, count: int, m: int) -> tuple[int, int, slice]:
