@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 def check_labels(labels: NDArray[Any], classes: int) -> None:
     """Raises ValueError for the first label (N,) outside [0, classes), naming it and its row."""
+    # Seen without their sign negative ones are large too, so that one maximum tells.
+    if not labels.size or labels.view(f"u{labels.itemsize}").max() < classes:
+        return
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        raise label_error(int(labels[wrong[0]]), int(wrong[0]), classes)
+    raise label_error(int(labels[wrong[0]]), int(wrong[0]), classes)
 
 
 def label_error(label: int, row: int, classes: int, launch: int | None = None) -> ValueError:
