@@ -111,9 +111,10 @@ def label_smoothing(operator: str, value: Any) -> float:
     """``value`` as a float. Raises TypeError unless it is a number, ValueError outside [0, 1]."""
     if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, Tensor):
         raise TypeError(f"{operator}: label_smoothing must be a number, got {value!r}")
-    if not 0 <= float(value) <= 1:  # also NaN
+    number = float(value)
+    if not 0 <= number <= 1:  # also NaN
         raise ValueError(f"{operator}: label_smoothing must be in [0, 1], got {value}")
-    return float(value)
+    return number
 
 
 def axis(operator: str, dim: Any, ndim: int) -> int:

@@ -137,14 +137,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, activation
     """
     checks.mixed("linear", input, weight=weight, bias=bias)
     checks.activation("linear", activation, ("relu",))
-    if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"linear: input {input.shape} does not fit weight {weight.shape}, expected (..., K) and (N, K)"
-        )
-    if not weight.shape[0]:
-        raise ValueError(f"linear: weight {weight.shape} has no rows, expected at least one output")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear: bias {bias.shape} does not fit weight {weight.shape}, expected {weight.shape[:1]}")
-    rows = input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
-    result = Linear.apply(rows, weight, bias, activation)
-    return result if input.ndim == 2 else reshape(result, (*input.shape[:-1], weight.shape[0]))
+    shape, sizes = input.shape, weight.shape
+    if len(sizes) != 2 or not shape or shape[-1] != sizes[1]:
+        raise ValueError(f"linear: input {shape} does not fit weight {sizes}, expected (..., K) and (N, K)")
+    if not sizes[0]:
+        raise ValueError(f"linear: weight {sizes} has no rows, expected at least one output")
+    if bias is not None and bias.shape != sizes[:1]:
+        raise ValueError(f"linear: bias {bias.shape} does not fit weight {sizes}, expected {sizes[:1]}")
+    if len(shape) == 2:
+        return Linear.apply(input, weight, bias, activation)
+    rows = reshape(input, (math.prod(shape[:-1]), shape[-1]))
+    return reshape(Linear.apply(rows, weight, bias, activation), (*shape[:-1], sizes[0]))

@@ -7,7 +7,7 @@ from typing import Any
 from gpucnn import layout
 from gpucnn.autograd import Function
 from gpucnn.functional import checks
-from gpucnn.tensor import Tensor, int32
+from gpucnn.tensor import Tensor, int32, int64
 
 
 class SoftmaxCrossEntropy(Function):
@@ -105,11 +105,12 @@ def _reduced(input: Tensor, target: Tensor, reduction: str, smoothing: float) ->
 def _checked(operator: str, input: Any, target: Any, reduction: Any, label_smoothing: Any) -> float:
     checks.floating(operator, input=input)
     checks.tensors(operator, input=input, target=target)
-    if input.ndim != 2 or target.ndim != 1 or input.shape[0] != target.shape[0]:
-        raise ValueError(f"{operator}: expected input (N, C) and target (N,), got {input.shape} and {target.shape}")
-    if input.shape[1] < 1:
-        raise ValueError(f"{operator}: expected at least one class, got input {input.shape}")
-    if target.dtype.name not in ("int32", "int64"):
+    shape, labels = input.shape, target.shape
+    if len(shape) != 2 or len(labels) != 1 or shape[0] != labels[0]:
+        raise ValueError(f"{operator}: expected input (N, C) and target (N,), got {shape} and {labels}")
+    if shape[1] < 1:
+        raise ValueError(f"{operator}: expected at least one class, got input {shape}")
+    if target.dtype not in (int32, int64):
         raise TypeError(f"{operator}: labels must be int32 or int64, got {target.dtype}")
     checks.reduction(operator, reduction)
     return checks.label_smoothing(operator, label_smoothing)
