@@ -30,8 +30,10 @@ test-peers: $(VENV)/.peers ## the tests marked peers, with PyTorch beside us as 
 test-full: $(VENV)/.test ## everything, with at least 200 random cases an operator
 	$(PYTEST) -n $(WORKERS) -m "not peers" --hypothesis-profile=full $(PYTEST_ARGS)
 
-bench: $(VENV)/.train ## the lecture's table, measured on this machine
-	$(BIN)/gpucnn bench $(BENCH_ARGS)
+bench: $(VENV)/.peers ## every benchmark, PyTorch beside us: one record under benchmarks/results/, in under 20 minutes
+	record=benchmarks/results/$$($(BIN)/python -c 'from gpucnn.bench import record; print(record.file_name())') && \
+	$(BIN)/gpucnn bench --network all --latency --memory --scaling --footprint --json $$record $(BENCH_ARGS) && \
+	$(BIN)/python -m pytest benchmarks --quiet --benchmark-quiet --record=$$record $(PYTEST_ARGS)
 
 gpu-report: $(VENV)/.peers ## on a machine with a GPU: its tests, compute-sanitizer, every benchmark; a JSON a step
 	$(BIN)/python -m benchmarks.gpu_report $(REPORT_ARGS)

@@ -1,81 +1,94 @@
-"""Where single operators are measured, and how: see README.md in this folder."""
+"""How the operators are measured, and where the figures go: see README.md in this folder."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-import gpucnn
-from gpucnn import backends, machine
-from gpucnn.backends.cuda import driver
+from benchmarks.turns import Rounds, line
+from gpucnn import settings
+from gpucnn.bench import tables
+from gpucnn.bench.contestants import Contestant, contestants, set_threads
+from gpucnn.bench.record import Record, empty, read
+from gpucnn.bench.sections import Operator
+
+ROUNDS = Rounds(least=7, most=60, seconds=1.2)
+QUICK = Rounds(least=2, most=2, seconds=0.0)
 
 
-@dataclass(frozen=True)
-class Place:
-    """A framework on a device."""
+class Session:
+    """What the tests of a session share: who is measured, how often, and the record."""
 
-    framework: str
-    device: str
+    def __init__(self, config: pytest.Config) -> None:
+        self.quick = bool(config.getoption("quick"))
+        self.rounds = QUICK if self.quick else ROUNDS
+        device, peers = config.getoption("device"), not config.getoption("no_peers")
+        measured = contestants(device, peers)
+        set_threads(settings.threads() or settings.available_cores(), measured)
+        self.by_device: dict[str, list[Contestant]] = {}
+        for one in measured:
+            self.by_device.setdefault(one.device, []).append(one)
+        named = config.getoption("record")
+        self.path = Path(named) if named else None
+        self.record = empty()
+        self.before: Record | None = None
+        if self.path is not None and self.path.exists():
+            self.before = read(self.path)
+            self.before.merged(self.record)  # or an error, before anything is measured
 
-    def __str__(self) -> str:
-        return f"{self.framework}-{self.device}"
-
-    def tensor(self, array: Any, requires_grad: bool = True) -> Any:
-        """A float32 array (N, C, H, W) as the framework's tensor, channels-last in both."""
-        if self.framework == "gpucnn":
-            return gpucnn.tensor(array, device=self.device, requires_grad=requires_grad)
-        import torch
-
-        made = torch.from_numpy(array).to(self.device)
-        if made.ndim == 4:
-            made = made.to(memory_format=torch.channels_last)
-        return made.requires_grad_(requires_grad)
-
-    @property
-    def functional(self) -> Any:
-        """The framework's operators; they have the same names and arguments."""
-        if self.framework == "gpucnn":
-            return gpucnn.functional
-        import torch
-
-        return torch.nn.functional
-
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        if self.framework == "gpucnn":
-            backends.get(gpucnn.device(self.device)).synchronize()
-        elif self.device.startswith("cuda"):
-            import torch
-
-            torch.cuda.synchronize()
-
-    def timed(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """`function`, ended when the device has done it."""
-
-        def run() -> Any:
-            value = function()
-            self.synchronize()
-            return value
-
-        return run
+    def add(self, one: Operator) -> None:
+        """Another operator; the file has it at once."""
+        self.record = replace(self.record, operators=(*self.record.operators, one))
+        if self.path is not None:
+            (self.record if self.before is None else self.before.merged(self.record)).write(self.path)
 
 
-def _places() -> list[Place]:
-    devices = ["cpu", *(["cuda"] if driver.is_available() else [])]
-    frameworks = ["gpucnn", *(["torch"] if importlib.util.find_spec("torch") else [])]
-    return [Place(framework, device) for device in devices for framework in frameworks]
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
 
 
-@pytest.fixture(params=_places(), ids=str)
-def place(request: pytest.FixtureRequest) -> Place:
-    """gpucnn and, where it is installed, PyTorch, on the CPU and, where there is one, the GPU."""
-    return request.param  # type: ignore[no-any-return]
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("operators", "operators beside PyTorch")
+    group.addoption("--quick", action="store_true", help="tiny shapes, two rounds: figures of no worth")
+    group.addoption("--record", metavar="FILE", help="the record to which the operators are added")
+    group.addoption("--device", help="cpu, cuda:0 or emulated; default: the CPU and, if there is one, the GPU")
+    group.addoption("--no-peers", action="store_true", help="leave PyTorch out")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        config.stash[SESSION] = Session(config)
+    except (ValueError, OSError) as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", metafunc.config.stash[SESSION].by_device)
+
+
+@pytest.fixture
+def session(request: pytest.FixtureRequest) -> Session:
+    """The session's."""
+    return request.config.stash[SESSION]
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """The record says what `gpucnn bench --json` says of the machine."""
-    machine_info["gpucnn"] = machine.describe()
+    """pytest-benchmark's own file says what the record says of the machine."""
+    machine_info["gpucnn"] = config.stash[SESSION].record.machine
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Geometric means by operator and direction, and whatever is slow."""
+    session = config.stash[SESSION]
+    if not session.record.operators:
+        return
+    terminalreporter.section("operators beside PyTorch")
+    terminalreporter.write_line(tables.operators([session.record]).text())
+    slow = [one for one in session.record.operators if one.ratio is not None and one.ratio < tables.LOW]
+    for one in sorted(slow, key=lambda one: one.ratio or 0.0):
+        terminalreporter.write_line(line(one))
+    if session.path is not None:
+        terminalreporter.write_line(f"record: {session.path}")

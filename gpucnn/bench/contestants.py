@@ -7,7 +7,7 @@ where it has one.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -128,12 +128,12 @@ class GpucnnTrainer:
         self._backend.synchronize()
 
 
-def set_threads(count: int) -> None:
-    """How many threads of the CPU everybody may use: gpucnn, and PyTorch where it is installed."""
+def set_threads(count: int, measured: Iterable[Contestant]) -> None:
+    """How many threads of the CPU everybody who is measured may use."""
     from gpucnn.backends.numpy import threads
 
     threads.set_thread_count(count)
-    if torch_installed():
+    if any(contestant.framework == PEER for contestant in measured):
         from gpucnn.bench import torch_settings
 
         torch_settings.set_threads(count)

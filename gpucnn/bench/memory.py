@@ -1,9 +1,7 @@
 """Peak memory of training: each contestant in a process of its own that does nothing else.
 
-    python -m gpucnn.bench.memory PyTorch cpu channels_last 128 '{"network": "lecture", ...}'
-
-prints the peak resident size in bytes after training steps on synthetic batches. The workload comes as JSON: PyTorch's
-process imports NumPy and ``gpucnn`` besides PyTorch, but not what trains in gpucnn.
+It prints its peak resident size after training steps on synthetic batches. The workload comes as JSON: PyTorch's
+process imports NumPy and ``gpucnn`` besides PyTorch (25 MiB), but not what trains in gpucnn.
 """
 
 from __future__ import annotations
@@ -14,15 +12,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gpucnn.bench.contestants import Contestant, synthetic_batches
 from gpucnn.bench.sections import Memory, MemoryResult
 from gpucnn.bench.workload import Workload
 
-if TYPE_CHECKING:
-    from gpucnn.bench.contestants import Contestant
-
-STEPS = 4
+STEPS = 3
 
 
 def measure(workload: Workload, measured: Sequence[Contestant], batch_size: int) -> Memory:
@@ -37,7 +32,7 @@ def peak_memory(workload: Workload, contestant: Contestant, batch_size: int) -> 
     """Peak resident size in bytes of a process that takes a few training steps. Raises RuntimeError where it fails."""
     arguments = [contestant.framework, contestant.device, contestant.layout, str(batch_size), workload.to_json()]
     done = subprocess.run(
-        [sys.executable, "-m", "gpucnn.bench.memory", *arguments],
+        [sys.executable, "-c", "from gpucnn.bench import memory; memory.main()", *arguments],
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if done.returncode != 0:
@@ -46,16 +41,21 @@ def peak_memory(workload: Workload, contestant: Contestant, batch_size: int) -> 
     return int(done.stdout)
 
 
-def main(framework: str, device: str, layout: str, batch_size: int, workload: Workload) -> int:
-    """Train, then the peak resident size in bytes."""
-    from gpucnn.bench.contestants import Contestant, synthetic_batches
+def main() -> None:
+    """The process: the command line's contestant trains, and the peak resident size in bytes is printed."""
+    framework, device, layout, batch_size, workload = sys.argv[1:]
+    print(train(Contestant(framework, device, layout), int(batch_size), Workload.from_json(workload)))
 
-    trainer = Contestant(framework, device, layout).trainer(workload)
+
+def train(contestant: Contestant, batch_size: int, workload: Workload) -> int:
+    """A few steps; the peak resident size in bytes."""
+    trainer = contestant.trainer(workload)
     batches = itertools.islice(itertools.cycle(synthetic_batches(workload, batch_size)), STEPS)
     if not trainer.takes_arrays:
         from gpucnn import tensor
 
-        batches = ((tensor(images, device=device), tensor(labels, device=device)) for images, labels in batches)  # type: ignore[assignment]
+        place = contestant.device
+        batches = ((tensor(images, device=place), tensor(labels, device=place)) for images, labels in batches)  # type: ignore[assignment]
     for images, labels in batches:
         trainer.step(images, labels)
     trainer.synchronize()
@@ -75,8 +75,3 @@ def peak_resident_size() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-if __name__ == "__main__":
-    framework, device, layout, batch_size, workload = sys.argv[1:]
-    print(main(framework, device, layout, int(batch_size), Workload.from_json(workload)))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -110,6 +111,17 @@ def empty() -> Record:
     from gpucnn import machine
 
     return Record(datetime.date.today().isoformat(), machine.describe())
+
+
+def file_name() -> str:
+    """A name for this machine's record of today: "nvidia-h200-16-cores-2026-01-31.json"."""
+    from gpucnn import machine
+
+    about = machine.describe()
+    name = about["gpus"][0]["name"] if about["gpus"] else about["cpu"].partition("@")[0]
+    words = re.sub(r"\((?:R|TM)\)", "", name).lower()
+    words = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
+    return f"{words}-{about['cores']}-cores-{datetime.date.today().isoformat()}.json"
 
 
 def read(path: str | Path) -> Record:

@@ -89,11 +89,11 @@ def measure(
     place = str(device(options.device)) if options.device else None
     measured = contestants(place, options.peers)
     threads = options.threads or settings.threads() or settings.available_cores()
-    set_threads(threads)
+    set_threads(threads, measured)
     try:
         return _Suite(options, measured, threads, say, keep).run()
     finally:
-        set_threads(settings.threads() or settings.available_cores())
+        set_threads(settings.threads() or settings.available_cores(), measured)
 
 
 class _Suite:
@@ -143,7 +143,7 @@ class _Suite:
         for size in SIZES[workload.network]:
             feeds = Feeds.synthetic(workload, size, self.measured)
             for threads in sorted({1, self.threads}):
-                set_threads(threads)
+                set_threads(threads, self.measured)
                 found = throughput.in_turn(
                     workload, trainers, feeds, size, None, SCALING_REPEATS, threads, SCALING_SECONDS
                 )
