@@ -8,6 +8,7 @@ the pixels at place (a, b) of all tiles lie side by side, and those at place (a 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ def fill(pixels: Array, x: Array, block: Block, start: tuple[int, int]) -> None:
             np.copyto(pixels[a, top:bottom, b, left:right], x[images, down, along].transpose(1, 2, 0, 3))
 
 
+@functools.lru_cache(4096)
 def _inside(first: int, size: int, count: int, m: int) -> tuple[int, int, slice]:
     """Which of the places first, first + m, ... (``count`` of them) lie in [0, size), as a range; and those places."""
     low = min(max(0, -(first // m)), count)

@@ -9,14 +9,15 @@ and the sums over channels are 16 matrix products (tiles, C) x (C, K), 4/9 of th
 and -1, G halves besides, so rounding errors stay those of the direct sum.
 
 A block of tiles stays in cache from its pixels to its outputs. The columns are transformed first, all of them; then
-for each of the four rows of the tile the rows are transformed, multiplied and, along the columns, transformed back,
-so that only a quarter of the 16 products is alive at a time. dgrad is the convolution of dy with the filters turned
-by half a turn and C and K swapped: the turned filter's transform is the filter's with places 0 and 3 swapped.
+two of the tile's four rows at a time are transformed, multiplied and transformed back along the columns, so that
+only half of the 16 products is alive at a time. The calls are few and large, because threads that take turns with
+the interpreter lose more time at each call than a call of a thousand numbers takes. dgrad is the convolution of dy
+with the filters turned by half a turn and C and K swapped.
 """
 
 from __future__ import annotations
 
-import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -28,50 +29,61 @@ from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import pieces, zeros
 from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
-from gpucnn.backends.numpy.tiles import gather, scatter, tile_blocks
+from gpucnn.backends.numpy.tiles import fill, scatter, tile_blocks
 from gpucnn.backends.numpy.windows import Block, spans
 from gpucnn.geometry import Conv2dGeometry
 
 Array = NDArray[Any]
 
-TILES = 384  # of a block
-CHANNELS_OF_TILES = 1 << 18  # tiles of a block times the greater of C and K, at most
+CHANNELS_OF_TILES = 3 << 15  # tiles of a block times C + K: more of them leave the L2 cache,
+LEAST_TILES = 384  # of a block, but with fewer a product reads the filters too often,
+MOST_TILES = 1 << 18  # and times the greater of C and K, at most
 LEAST_PART = 256  # filters, at least, where two threads share a block by its filters
 SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS multiplies without packing its operands first
 LEAST_ROWS = 24  # of such a product for it to win
 COPY_FROM = 2048  # tiles from which the time of a transposing copy of the filters comes back
 FILTERS = 1 << 15  # elements, about, of the filters that are transformed at a time
-_TURN = [3, 1, 2, 0]  # the places of a filter turned by half a turn
+
+# The order in which a tile's columns lie, and the halves in which its rows are computed, so that what is left of
+# a half's products, the sums in the first two columns, leaves the rest of their memory to the next.
+COLUMNS = (0, 3, 1, 2)
+HALVES = ((0, 3), (1, 2))
+
+# From a filter's 9 taps to its 16 places, by half, column and row. Place 3 has its sign changed, so that products
+# with it are added and not subtracted: A' is ((1, 1, 1, 0), (0, 1, -1, 1)).
+_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, -1]])
+FILTER_PLACES = np.array([np.kron(_G[i], _G[j]) for half in HALVES for j in COLUMNS for i in half])
 
 
-def transform_columns(pixels: Array, name: str = "transformed") -> Array:
-    """B' along the columns: (4, 2, rows + 1, columns, images, C) of gathered pixels."""
-    a, t, _, u, *rest = pixels.shape
-    out = scratch(name, (4, a, t, u - 1, *rest), pixels.dtype)
+Step = tuple[Callable[..., Any], Array, Array, Array]  # an operation, its operands and where its result goes
+
+
+def column_steps(pixels: Array, out: Array) -> list[Step]:
+    """B' along the columns: (4, 2, rows + 1, columns, images, C) of gathered pixels, the places as in COLUMNS."""
     even, odd, even_next, odd_next = (pixels[:, :, b, at] for at in (slice(-1), slice(1, None)) for b in (0, 1))
-    np.subtract(even, even_next, out=out[0])
-    np.add(odd, even_next, out=out[1])
-    np.subtract(even_next, odd, out=out[2])
-    np.subtract(odd, odd_next, out=out[3])
-    return out
+    return [
+        (np.subtract, even, even_next, out[0]),
+        (np.subtract, odd, odd_next, out[1]),
+        (np.add, odd, even_next, out[2]),
+        (np.subtract, even_next, odd, out[3]),
+    ]
+
+
+def row_step(columns: Array, i: int, out: Array) -> Step:
+    """Row i of B' along the rows: (4, rows, columns, images, C) of what :func:`column_steps` gave."""
+    even, odd, even_next, odd_next = (columns[:, a, at] for at in (slice(-1), slice(1, None)) for a in (0, 1))
+    return (
+        (np.subtract, even, even_next, out),
+        (np.add, odd, even_next, out),
+        (np.subtract, even_next, odd, out),
+        (np.subtract, odd, odd_next, out),
+    )[i]
 
 
 def transform_row(columns: Array, i: int, out: Array) -> None:
-    """Row i of B' along the rows: (4, rows, columns, images, C) of what :func:`transform_columns` gave."""
-    even, odd, even_next, odd_next = (columns[:, a, at] for at in (slice(-1), slice(1, None)) for a in (0, 1))
-    if i == 0:
-        np.subtract(even, even_next, out=out)
-    elif i == 1:
-        np.add(odd, even_next, out=out)
-    elif i == 2:
-        np.subtract(even_next, odd, out=out)
-    else:
-        np.subtract(odd, odd_next, out=out)
-
-
-# G kron G: from a filter's 9 taps to its 16 places.
-_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-FILTER_PLACES = np.kron(_G, _G)
+    """Takes :func:`row_step`."""
+    operation, a, b, out = row_step(columns, i, out)
+    operation(a, b, out)
 
 
 def transform_filters(w: Array, tiles: int, turned: bool) -> Array:
@@ -81,9 +93,7 @@ def transform_filters(w: Array, tiles: int, turned: bool) -> Array:
     """
     k, _, _, c = w.shape
     u = memory.empty((k, 16, c), w.dtype)
-    taps, places = w.reshape(k, 9, c), FILTER_PLACES.astype(w.dtype)
-    if turned:
-        places = np.ascontiguousarray(places.reshape(4, 4, 9)[_TURN][:, _TURN].reshape(16, 9))
+    taps, places = w.reshape(k, 9, c), FILTER_PLACES[:, :: -1 if turned else 1].astype(w.dtype, order="C")
     view = u.transpose(1, 0, 2) if turned else u.transpose(1, 2, 0)
     copying = _rows_of_small(c * k) >= LEAST_ROWS or (tiles >= COPY_FROM and not turned)
     copy = memory.empty(view.shape, w.dtype) if copying else view
@@ -105,6 +115,51 @@ def _rows_of_small(size: int) -> int:
     return SMALL_PRODUCT // size
 
 
+class _Space:
+    """One thread's buffers for blocks of one shape, and the steps from ``pixels`` to ``outputs``.
+
+    The views are made once for many blocks: making them would take as long as a tenth of the work, and nothing else
+    runs meanwhile.
+    """
+
+    def __init__(self, block: Block, columns: int, u: Array, bias: Array | None) -> None:
+        c, k = u.shape[1:]
+        at = (block.rows, columns, block.images)
+        count = block.rows * columns * block.images
+        parts, rows = _parts(count, c, k)
+        self.pixels = scratch("pixels", (2, block.rows + 1, 2, columns + 1, block.images, c), u.dtype)
+        along = scratch("columns", (4, 2, block.rows + 1, columns, block.images, c), u.dtype)
+        tiles = scratch("tiles", (4, 2, parts * rows, c), u.dtype)
+        sums = scratch("products", (6, 2, parts * rows, k), u.dtype)
+        tiles[:, :, count:] = 0  # there may be some rows more than tiles
+        self.steps = column_steps(self.pixels, along)
+        for half, places in enumerate(HALVES):
+            m = sums[
+                2 * half : 2 * half + 4
+            ]  # (columns, rows, tiles, k): the sums of a half end in its first two columns
+            for row, place in enumerate(places):
+                self.steps.append(row_step(along, place, tiles[:, row, :count].reshape(4, *at, c)))
+            filters = u[8 * half : 8 * half + 8, None]
+            self.steps.append((np.matmul, tiles.reshape(8, parts, rows, c), filters, m.reshape(8, parts, rows, k)))
+            if half == 1 and bias is not None:
+                self.steps.append((np.add, m[2, 0], bias, m[2, 0]))  # place (1, 1) goes into all outputs, times 1
+            self.steps.append((np.add, m[:2], m[2], m[:2]))
+            self.steps.append((np.add, m[0], m[3], m[0]))
+            self.steps.append((np.subtract, m[1], m[3], m[1]))
+        out, more = sums[:2], sums[2:4]
+        self.steps.append((np.add, out, more[:, :1], out))
+        self.steps.append((np.add, out[:, 0], more[:, 1], out[:, 0]))
+        self.steps.append((np.subtract, out[:, 1], more[:, 1], out[:, 1]))
+        self.rows = out.reshape(-1, k)
+        self.outputs = out[:, :, :count].swapaxes(0, 1).reshape(2, 2, *at, k)
+
+    def relu(self) -> None:
+        flat = self.rows.reshape(-1)
+        nothing = zeros(flat.dtype)
+        for piece in pieces(flat.size):
+            np.maximum(flat[piece], nothing[: piece.stop - piece.start], out=flat[piece])
+
+
 def correlate(
     x: Array, u: Array, bias: Array | None, y: Array, pad: tuple[int, int], relu: bool
 ) -> list[tuple[int, int]]:
@@ -115,6 +170,7 @@ def correlate(
     """
     columns = -(-y.shape[2] // 2)
     nothing = np.zeros(y.shape[3], y.dtype)
+    spaces: dict[tuple[int, int, int, int], _Space] = {}
     spoilt: list[tuple[int, int]] = []
 
     def run(task: tuple[Block, slice]) -> None:
@@ -122,44 +178,33 @@ def correlate(
             compute(*task)
 
     def compute(block: Block, part: slice) -> None:
-        k = part.stop - part.start
-        pixels = gather(x, block, columns, (-pad[0], -pad[1]), 2, 1, "pixels")
-        transformed = transform_columns(pixels)
-        shape = (block.rows, columns, block.images)
-        count = math.prod(shape)
-        v = scratch("tiles", (4, *shape, x.shape[3]), x.dtype)
-        sums = scratch("products", (8, count, k), y.dtype)
-        for i in range(4):
-            transform_row(transformed, i, v)
-            m = sums[2 * min(i, 2) :][:4]
-            multiply(v.reshape(4, count, -1), u[4 * i : 4 * i + 4, :, part], m)
-            if i == 1 and bias is not None:
-                np.add(m[1], bias[part], out=m[1])  # place (1, 1) goes into all four outputs, with factor 1
-            np.add(m[0], m[1], out=m[0])
-            np.add(m[0], m[2], out=m[0])
-            np.subtract(m[1], m[2], out=m[1])
-            np.subtract(m[1], m[3], out=m[1])
-            if i in (1, 2):
-                np.add(sums[:2], m[:2], out=sums[:2])
-            if i >= 2:
-                np.subtract(sums[2:4], m[:2], out=sums[2:4])
-        outputs = sums[:4]
-        if not np.isfinite(outputs.reshape(-1, k) @ nothing[part]).all():
+        key = threading.get_ident(), block.rows, block.images, part.start
+        space = spaces.get(key)
+        if space is None:
+            space = spaces[key] = _Space(block, columns, u[:, :, part], None if bias is None else bias[part])
+        fill(space.pixels, x, block, (-pad[0], -pad[1]))
+        for operation, a, b, out in space.steps:
+            operation(a, b, out)
+        zero = space.rows @ nothing[part]  # or NaN
+        if zero @ zero != 0:
             spoilt.append((block.image, block.image_end))
         if relu:
-            flat = outputs.reshape(-1)
-            for piece in pieces(flat.size):
-                np.maximum(flat[piece], zeros(y.dtype)[: piece.stop - piece.start], out=flat[piece])
-        scatter(outputs.reshape(2, 2, *shape, k), y[..., part], block)
+            space.relu()
+        scatter(space.outputs, y[..., part], block)
 
     with single_blas_thread:
         for_each(run, _tasks(x.shape[0], -(-y.shape[1] // 2), columns, x.shape[3], y.shape[3]))
     return sorted(set(spoilt))
 
 
+def tiles_of_block(c: int, k: int) -> int:
+    """How many, about."""
+    return max(1, min(max(LEAST_TILES, CHANNELS_OF_TILES // (c + k)), MOST_TILES // max(c, k)))
+
+
 def _tasks(images: int, rows: int, columns: int, c: int, k: int) -> list[tuple[Block, slice]]:
     """Blocks of tiles, and of which filters; as a few threads can share them evenly."""
-    most = max(1, min(TILES, CHANNELS_OF_TILES // max(c, k)))
+    most = tiles_of_block(c, k)
     work = tile_blocks(images, rows, columns, most)
     if len(work) == 1 and k >= 2 * LEAST_PART:
         half = k // 32 * 16
@@ -169,15 +214,11 @@ def _tasks(images: int, rows: int, columns: int, c: int, k: int) -> list[tuple[B
     return [(block, slice(0, k)) for block in work]
 
 
-def multiply(v: Array, u: Array, out: Array) -> None:
-    """out (n, M, K) = v (n, M, C) times u (n, C, K), in as many rows at a time as go fastest."""
-    count = v.shape[1]
-    rows = _rows_of_small(u.shape[1] * u.shape[2])
-    if rows < LEAST_ROWS:
-        np.matmul(v, u, out=out)
-        return
-    for a, b in spans(count, rows):
-        np.matmul(v[:, a:b], u, out=out[:, a:b])
+def _parts(count: int, c: int, k: int) -> tuple[int, int]:
+    """How many products, of how many rows each, multiply ``count`` rows by (c, k) fastest."""
+    small = _rows_of_small(c * k)
+    pieces = -(-count // small) if small >= LEAST_ROWS else 1
+    return pieces, -(-count // pieces)
 
 
 def fprop(
