@@ -1,4 +1,4 @@
-"""fprop, dgrad, wgrad and the bias gradient of the NumPy backend against the formula."""
+"""fprop, dgrad and wgrad by windows, and the bias gradient, against the formula."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from gpucnn.backends.numpy import NumpyBackend, conv2d
+from gpucnn.backends.numpy import NumpyBackend, conv2d, methods
 from gpucnn.geometry import Conv2dGeometry
 from tests.numpy_backend.geometries import convolutions, dtypes, normal, quick, seeds, thorough
 from tests.support import reference
 from tests.support.tolerance import check
 
 backend = NumpyBackend()
+
+
+@pytest.fixture(autouse=True)
+def general_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By windows, at the sizes too for which there are ways of their own."""
+    for name in ("fprop_method", "dgrad_method", "wgrad_method"):
+        monkeypatch.setattr(methods, name, lambda g: methods.WINDOWS)
 
 
 WAYS = (

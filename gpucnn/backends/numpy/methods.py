@@ -10,6 +10,9 @@ from gpucnn.geometry import Conv2dGeometry
 
 WINDOWS = "windows"
 WINOGRAD = "winograd"
+TOEPLITZ = "toeplitz"
+
+FEW_CHANNELS = 96  # S*C (dgrad: S*K) below which a filter's row is too short for a product of its own
 
 # Winograd's transforms cost a time for each input and output channel, its products save one for each pair of them.
 WINOGRAD_CHANNELS = 24  # C*K / (C+K) from which it wins
@@ -19,17 +22,28 @@ WINOGRAD_USED = 0.7  # of the outputs of the tiles: an odd image has tiles that 
 
 def fprop_method(g: Conv2dGeometry) -> str:
     """How y is computed."""
+    if _has_few_channels(g, g.C):
+        return TOEPLITZ
     return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
 
 
 def dgrad_method(g: Conv2dGeometry) -> str:
     """How dx is computed."""
+    if _has_few_channels(g, g.K):
+        return TOEPLITZ
     return WINOGRAD if _is_winograd(g, g.H, g.W) else WINDOWS
 
 
 def wgrad_method(g: Conv2dGeometry) -> str:
     """How dw is computed."""
+    if _has_few_channels(g, g.C):
+        return TOEPLITZ
     return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
+
+
+def _has_few_channels(g: Conv2dGeometry, channels: int) -> bool:
+    """Whether a filter's row, of so many channels, is short; a pointwise convolution is a product already."""
+    return g.S * channels < FEW_CHANNELS and g.R * g.S > 1 and (g.dilation_h, g.dilation_w, g.groups) == (1, 1, 1)
 
 
 def _is_winograd(g: Conv2dGeometry, rows: int, columns: int) -> bool:

@@ -1,0 +1,222 @@
+"""Convolutions with few channels: products with a banded matrix of filters, over windows that are never laid out.
+
+im2col copies every pixel R*S times, in pieces as short as the channels are few. Here an image is copied into
+*strips*, for each group of t outputs of a row the columns that they read, (strips, rows, reach*C): S/t times the
+image and a little. In a strip the R rows of a window follow one another in memory, so that the windows of one
+output row, over all strips and images, already are a matrix (M, R*reach*C), whose rows overlap in memory only
+with those of other output rows. One product with the filters, repeated t times along a diagonal as in a Toeplitz
+matrix, gives t outputs of K channels at once. As GEMMs, for each output row p:
+
+    fprop   y_p (M, t*K)            = windows (M, R*reach*C) x band (R*reach*C, t*K)
+    wgrad   band (R*reach*C, t*K)  += windows transposed x dy_p (M, t*K); dw is the sum along its diagonals
+    dgrad   fprop of dy, phase by phase, with reversed filters
+
+t = 1 where K columns keep BLAS busy; nothing but the filters is multiplied then. With fewer, t outputs at once
+cost multiplications by zeros, and are still faster than a narrow product. Products are kept as small as OpenBLAS
+takes without packing its operands first, which makes them a third faster.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucnn.backends.numpy import memory
+from gpucnn.backends.numpy.scratch import scratch
+from gpucnn.backends.numpy.threads import for_each, single_blas_thread
+from gpucnn.backends.numpy.windows import Axis, Block, axes, padded, phases, spans
+from gpucnn.geometry import Conv2dGeometry
+
+Array = NDArray[Any]
+Direct = Callable[..., Array]
+
+UNPACKED = 10**6  # M*N*K of a product up to which OpenBLAS reads its operands where they are
+LEAST_COLUMNS = 40  # of a product: with fewer it takes as long
+LEAST_INNER = 24  # its inner size, likewise
+BLOCK_BYTES = 768 << 10  # of one block's outputs, which stay in cache until bias and ReLU are done
+WGRAD_BYTES = 512 << 10  # of one block's output gradients
+SUMS_BYTES = 256 << 10  # of the products of several output rows, which are then added up
+RUNS = 8  # running sums of wgrad, each over its own blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """How images (N, H, W, C) are cut into strips for filters of K outputs."""
+
+    rows: Axis
+    columns: Axis
+    channels: int
+    k: int
+    t: int  # outputs of a row that are computed at once: divides columns.outputs
+
+    @classmethod
+    def of(cls, rows: Axis, columns: Axis, channels: int, k: int) -> Strips:
+        """With the t that multiplies least."""
+        every = [cls(rows, columns, channels, k, t) for t in range(1, columns.outputs + 1) if columns.outputs % t == 0]
+        return min(every, key=lambda s: max(s.inner, LEAST_INNER) * max(s.t * k, LEAST_COLUMNS) / s.t)
+
+    @property
+    def count(self) -> int:
+        return self.columns.outputs // self.t
+
+    @property
+    def length(self) -> int:
+        """Of a strip's row: reach*C."""
+        return ((self.t - 1) * self.columns.stride + self.columns.taps) * self.channels
+
+    @property
+    def inner(self) -> int:
+        return self.rows.taps * self.length
+
+    def blocks(self, images: int, budget: int) -> list[Block]:
+        """As many images as one product takes, and as many output rows as fit into ``budget`` elements."""
+        if not images:
+            return []
+        most = max(UNPACKED // (self.inner * self.t * self.k * self.count), 1)
+        groups = spans(images, most)
+        b = groups[-1][1] - groups[-1][0]
+        row = b * self.columns.outputs * self.k
+        cuts = spans(self.rows.outputs, max(min(budget // row, -(-self.rows.outputs * len(groups) // 4)), 1))
+        return [Block(n, end, first, last) for n, end in groups for first, last in cuts]
+
+    def windows(self, x: Array, block: Block) -> Array:
+        """A block's windows (rows, M, R*reach*C) of images x (C-contiguous), in this thread's copy of its strips."""
+        low, high = self.rows.reads(block.row, block.row_end)
+        left, right = self.columns.reads(0, self.columns.outputs)
+        if low >= 0 and left >= 0 and high <= self.rows.inputs and right <= self.columns.inputs:
+            source = x
+            offset = block.image * x.strides[0] + low * x.strides[1] + left * x.strides[2]
+        else:
+            source, offset = padded(x[block.image : block.image_end], (low, high), (left, right)), 0
+        b, height, row = block.images, high - low, self.length * x.itemsize
+        item = np.dtype((np.void, row))  # copied at once: runs of a few floats would take twice as long
+        n, h, w = source.strides[:3]
+        strips = scratch("strips", (b, self.count, height), item)
+        strides = n, self.t * self.columns.stride * w, h
+        np.copyto(strips, np.ndarray(strips.shape, item, source, offset, strides))
+        shape = block.rows, b * self.count, self.inner
+        return np.ndarray(shape, x.dtype, strips, 0, (self.rows.stride * row, height * row, x.itemsize))
+
+    def band(self, w: Array) -> Array:
+        """Filters (K,R,S,C), t times along a diagonal: (R*reach*C, t*K)."""
+        k, r, s, c = w.shape
+        band = np.zeros((r, self.length // c, c, self.t, k), w.dtype)
+        for i, at in enumerate(range(0, self.t * self.columns.stride, self.columns.stride)):
+            band[:, at : at + s, :, i] = w.transpose(1, 2, 3, 0)
+        return band.reshape(self.inner, self.t * k)
+
+    def filters(self, band: Array) -> Array:
+        """The sum along the diagonals of ``band``: (K,R,S,C)."""
+        s, c = self.columns.taps, self.channels
+        band = band.reshape(self.rows.taps, -1, c, self.t, self.k)
+        total = band[:, :s, :, 0].copy()
+        for i in range(1, self.t):
+            at = i * self.columns.stride
+            total += band[:, at : at + s, :, i]
+        return np.ascontiguousarray(total.transpose(3, 0, 1, 2))
+
+
+def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation: str | None, direct: Direct) -> Array:
+    """y (N,P,Q,K) of x (N,H,W,C), w (K,R,S,C) and bias (K,); ``direct``, of the same arguments, is another way to
+    compute it, for images with values that are not finite."""
+    y = memory.empty(g.output_shape, x.dtype)
+    for n, end in _correlate(x, w, bias, y, *axes(g), activation == "relu"):
+        y[n:end] = direct(x[n:end], w, bias, replace(g, N=end - n), activation)
+    return y
+
+
+def dgrad(dy: Array, w: Array, g: Conv2dGeometry, direct: Direct) -> Array:
+    """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C), ``direct`` as in :func:`fprop`."""
+    dx = memory.empty(g.input_shape, dy.dtype)
+    spoilt = set()
+    for height, row_taps, rows in phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h):
+        for width, column_taps, columns in phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w):
+            part = dx[:, height :: g.stride_h, width :: g.stride_w]
+            if row_taps and column_taps:
+                taps = w[:, row_taps][:, :, column_taps].transpose(3, 1, 2, 0)
+                spoilt.update(_correlate(dy, taps, None, part, rows, columns, False))
+            else:
+                part[...] = 0
+    for n, end in sorted(spoilt):
+        dx[n:end] = direct(dy[n:end], w, replace(g, N=end - n))
+    return dx
+
+
+def _correlate(
+    x: Array, w: Array, bias: Array | None, y: Array, rows: Axis, columns: Axis, relu: bool
+) -> list[tuple[int, int]]:
+    """y (N,P,Q,K), any view, of x (N,H,W,C) and filters (K,R,S,C).
+
+    Returns the images [first, last) of the blocks where a value that is not finite has met a zero of the band.
+    """
+    k = y.shape[3]
+    strips = Strips.of(rows, columns, x.shape[3], k)
+    band = strips.band(w)
+    nothing = np.zeros((strips.columns.outputs, k), y.dtype)  # as long as a row: short ones are slow to add
+    addend = nothing if bias is None else nothing + bias
+    spoilt = set()
+
+    def run(block: Block) -> None:
+        windows = strips.windows(x, block)
+        out = y[block.image : block.image_end, block.row : block.row_end]
+        shape = block.rows, windows.shape[1], strips.t * k
+        straight = block.images == 1 and out.flags.c_contiguous
+        products = out.reshape(shape) if straight else scratch("products", shape, y.dtype)
+        np.matmul(windows, band, out=products)
+        if strips.t > 1 and not np.isfinite(products.sum()):
+            spoilt.add((block.image, block.image_end))
+        by_image = products.reshape(block.rows, block.images, *nothing.shape).transpose(1, 0, 2, 3)
+        if relu:
+            if bias is not None:
+                np.add(by_image, addend, out=by_image)
+            np.maximum(by_image, nothing, out=out)
+        elif bias is not None:
+            np.add(by_image, addend, out=out)
+        elif not straight:
+            np.copyto(out, by_image)
+
+    with single_blas_thread:
+        for_each(run, strips.blocks(x.shape[0], BLOCK_BYTES // y.itemsize), y.size * strips.inner // strips.t // 64)
+    return sorted(spoilt)
+
+
+def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
+    """dw (K,R,S,C) of x (N,H,W,C) and dy (N,P,Q,K)."""
+    strips = Strips.of(*axes(g), g.C, g.K)
+    work = strips.blocks(g.N, WGRAD_BYTES // dy.itemsize)
+    runs = spans(len(work), -(-len(work) // RUNS)) if work else []
+    shape = strips.inner, strips.t * g.K
+    sums = np.zeros((len(runs), *shape), dy.dtype)
+    rows_at_once = max(SUMS_BYTES // sums[:1].nbytes, 1) if runs else 1
+
+    def run(index: int) -> None:
+        for block in work[slice(*runs[index])]:
+            windows = strips.windows(x, block)
+            gradients = _by_rows(dy[block.image : block.image_end, block.row : block.row_end], strips.t)
+            for first, last in spans(block.rows, rows_at_once):
+                products = scratch("products", (last - first, *shape), dy.dtype)
+                np.matmul(windows[first:last].transpose(0, 2, 1), gradients[first:last], out=products)
+                total = scratch("total", shape, dy.dtype)
+                np.add.reduce(products, axis=0, out=total)
+                np.add(sums[index], total, out=sums[index])
+
+    with single_blas_thread:
+        for_each(run, range(len(runs)), dy.size * strips.inner // strips.t // 64)
+    if not runs:
+        return np.zeros(g.weight_shape, dy.dtype)
+    return strips.filters(functools.reduce(np.add, sums))
+
+
+def _by_rows(dy: Array, t: int) -> Array:
+    """Gradients (b, rows, Q, K) as (rows, M, t*K): in this thread's buffer, unless they are one image's."""
+    b, rows, q, k = dy.shape
+    if b > 1:
+        copy = scratch("gradients", (rows, b, q, k), dy.dtype)
+        np.copyto(copy, dy.transpose(1, 0, 2, 3))
+        dy = copy
+    return dy.reshape(rows, b * (q // t), t * k)
