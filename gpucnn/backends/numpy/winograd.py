@@ -8,11 +8,11 @@ of Computations" (1980). Of each tile d of 4 x 4 inputs and each filter g,
 and the sums over channels are 16 matrix products (tiles, C) x (C, K), 4/9 of the multiplications. B has only 0, 1
 and -1, G halves besides, so rounding errors stay those of the direct sum.
 
-A block of tiles stays in cache from its pixels to its outputs. The columns are transformed first, all of them; then
-two of the tile's four rows at a time are transformed, multiplied and transformed back along the columns, so that
-only half of the 16 products is alive at a time. The calls are few and large, because threads that take turns with
-the interpreter lose more time at each call than a call of a thousand numbers takes. dgrad is the convolution of dy
-with the filters turned by half a turn and C and K swapped.
+A block of tiles stays in cache from its pixels to its outputs. Two of a tile's four columns at a time are
+transformed, then their rows, multiplied and transformed back along the rows, so that only half of the 16 products
+is alive at a time. The calls are few and large, because threads that take turns with the interpreter lose more time
+at a call than a thousand numbers take. dgrad is the convolution of dy with the filters turned by half a turn and C
+and K swapped.
 """
 
 from __future__ import annotations
@@ -44,45 +44,37 @@ LEAST_ROWS = 24  # of such a product for it to win
 COPY_FROM = 2048  # tiles from which the time of a transposing copy of the filters comes back
 FILTERS = 1 << 15  # elements, about, of the filters that are transformed at a time
 
-# The order in which a tile's columns lie, and the halves in which its rows are computed, so that what is left of
-# a half's products, the sums in the first two columns, leaves the rest of their memory to the next.
-COLUMNS = (0, 3, 1, 2)
+# The halves in which a tile's columns are computed, and the order in which its rows lie, so that what is left of a
+# half's products, the sums in the first two rows, leaves the rest of their memory to the next half.
 HALVES = ((0, 3), (1, 2))
+ROWS = (0, 3, 1, 2)
 
-# From a filter's 9 taps to its 16 places, by half, column and row. Place 3 has its sign changed, so that products
+# From a filter's 9 taps to its 16 places, by half, row and column. Place 3 has its sign changed, so that products
 # with it are added and not subtracted: A' is ((1, 1, 1, 0), (0, 1, -1, 1)).
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, -1]])
-FILTER_PLACES = np.array([np.kron(_G[i], _G[j]) for half in HALVES for j in COLUMNS for i in half])
+FILTER_PLACES = np.array([np.kron(_G[i], _G[j]) for half in HALVES for i in ROWS for j in half])
 
 
 Step = tuple[Callable[..., Any], Array, Array, Array]  # an operation, its operands and where its result goes
 
 
-def column_steps(pixels: Array, out: Array) -> list[Step]:
-    """B' along the columns: (4, 2, rows + 1, columns, images, C) of gathered pixels, the places as in COLUMNS."""
-    even, odd, even_next, odd_next = (pixels[:, :, b, at] for at in (slice(-1), slice(1, None)) for b in (0, 1))
-    return [
-        (np.subtract, even, even_next, out[0]),
-        (np.subtract, odd, odd_next, out[1]),
-        (np.add, odd, even_next, out[2]),
-        (np.subtract, even_next, odd, out[3]),
-    ]
-
-
-def row_step(columns: Array, i: int, out: Array) -> Step:
-    """Row i of B' along the rows: (4, rows, columns, images, C) of what :func:`column_steps` gave."""
-    even, odd, even_next, odd_next = (columns[:, a, at] for at in (slice(-1), slice(1, None)) for a in (0, 1))
+def transform_step(pixels: Array, axis: int, place: int, out: Array) -> Step:
+    """One place of B' along an image axis of gathered pixels: ``axis`` is modulo 2, the next one counts the tiles."""
+    before = (slice(None),) * axis
+    even, odd, even_next, odd_next = (
+        pixels[(*before, parity, tiles)] for tiles in (slice(-1), slice(1, None)) for parity in (0, 1)
+    )
     return (
         (np.subtract, even, even_next, out),
         (np.add, odd, even_next, out),
         (np.subtract, even_next, odd, out),
         (np.subtract, odd, odd_next, out),
-    )[i]
+    )[place]
 
 
 def transform_row(columns: Array, i: int, out: Array) -> None:
-    """Takes :func:`row_step`."""
-    operation, a, b, out = row_step(columns, i, out)
+    """Row i of B' along the rows: (n, rows, ...) of (n, 2, rows + 1, ...)."""
+    operation, a, b, out = transform_step(columns, 1, i, out)
     operation(a, b, out)
 
 
@@ -128,30 +120,31 @@ class _Space:
         count = block.rows * columns * block.images
         parts, rows = _parts(count, c, k)
         self.pixels = scratch("pixels", (2, block.rows + 1, 2, columns + 1, block.images, c), u.dtype)
-        along = scratch("columns", (4, 2, block.rows + 1, columns, block.images, c), u.dtype)
+        along = scratch("columns", (2, 2, block.rows + 1, *at[1:], c), u.dtype)
         tiles = scratch("tiles", (4, 2, parts * rows, c), u.dtype)
         sums = scratch("products", (6, 2, parts * rows, k), u.dtype)
         tiles[:, :, count:] = 0  # there may be some rows more than tiles
-        self.steps = column_steps(self.pixels, along)
-        for half, places in enumerate(HALVES):
-            m = sums[
-                2 * half : 2 * half + 4
-            ]  # (columns, rows, tiles, k): the sums of a half end in its first two columns
-            for row, place in enumerate(places):
-                self.steps.append(row_step(along, place, tiles[:, row, :count].reshape(4, *at, c)))
+        self.steps: list[Step] = []
+        add = self.steps.append
+        for half, columns_of in enumerate(HALVES):
+            for at_column, j in enumerate(columns_of):
+                add(transform_step(self.pixels, 2, j, along[at_column]))
+            for at_row, i in enumerate(ROWS):
+                add(transform_step(along, 1, i, tiles[at_row, :, :count].reshape(2, *at, c)))
+            m = sums[2 * half : 2 * half + 4]  # (rows, columns, tiles, k)
             filters = u[8 * half : 8 * half + 8, None]
-            self.steps.append((np.matmul, tiles.reshape(8, parts, rows, c), filters, m.reshape(8, parts, rows, k)))
+            add((np.matmul, tiles.reshape(8, parts, rows, c), filters, m.reshape(8, parts, rows, k)))
             if half == 1 and bias is not None:
-                self.steps.append((np.add, m[2, 0], bias, m[2, 0]))  # place (1, 1) goes into all outputs, times 1
-            self.steps.append((np.add, m[:2], m[2], m[:2]))
-            self.steps.append((np.add, m[0], m[3], m[0]))
-            self.steps.append((np.subtract, m[1], m[3], m[1]))
+                add((np.add, m[2, 0], bias, m[2, 0]))  # place (1, 1) goes into all outputs, times 1
+            add((np.add, m[:2], m[2], m[:2]))
+            add((np.add, m[0], m[3], m[0]))
+            add((np.subtract, m[1], m[3], m[1]))
         out, more = sums[:2], sums[2:4]
-        self.steps.append((np.add, out, more[:, :1], out))
-        self.steps.append((np.add, out[:, 0], more[:, 1], out[:, 0]))
-        self.steps.append((np.subtract, out[:, 1], more[:, 1], out[:, 1]))
+        add((np.add, out, more[:, :1], out))
+        add((np.add, out[:, 0], more[:, 1], out[:, 0]))
+        add((np.subtract, out[:, 1], more[:, 1], out[:, 1]))
         self.rows = out.reshape(-1, k)
-        self.outputs = out[:, :, :count].swapaxes(0, 1).reshape(2, 2, *at, k)
+        self.outputs = out[:, :, :count].reshape(2, 2, *at, k)
 
     def relu(self) -> None:
         flat = self.rows.reshape(-1)
