@@ -19,6 +19,8 @@ def _is_int(value: object) -> bool:
 
 def pair(operator: str, name: str, value: Pair, least: int) -> tuple[int, int]:
     """``value`` as (height, width): an int stands for both. Raises what is wrong, naming operator and argument."""
+    if type(value) is int and value >= least:  # as in most calls
+        return value, value
     if _is_int(value):
         height = width = int(value)  # type: ignore[arg-type]
     elif isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and all(map(_is_int, value)):
