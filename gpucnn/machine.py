@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+RECORDS = ":(exclude)benchmarks/results"
 VERSIONS_IN_RECORDS = ("gpucnn", "numpy", "cupy-cuda12x", "cupy-cuda13x", "cupy", "torch", "safetensors")
 
 
@@ -96,7 +97,8 @@ def version_of(distribution: str) -> str | None:
 
 
 def commit() -> str:
-    """The commit of the checkout that the package runs from, with "+changes" after it where tracked files were changed.
+    """The commit of the checkout that the package runs from, with "+changes" after it where tracked files were changed
+    (but for the records of benchmarks, which are being written).
 
     "unknown" outside a checkout of the project, an installed package included.
     """
@@ -106,7 +108,7 @@ def commit() -> str:
     revision = output_of("git", "-C", str(top), "rev-parse", "HEAD")
     if not revision:
         return "unknown"
-    changed = output_of("git", "-C", str(top), "status", "--porcelain", "--untracked-files=no")
+    changed = output_of("git", "-C", str(top), "status", "--porcelain", "--untracked-files=no", "--", ".", RECORDS)
     return revision.strip() + ("+changes" if changed and changed.strip() else "")
 
 

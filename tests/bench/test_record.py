@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpucnn import machine
 from gpucnn.bench import record
 from gpucnn.bench.record import Record
 from gpucnn.bench.sections import (
@@ -200,3 +202,22 @@ def test_two_records_become_one(full: Record) -> None:
     assert replace(other, machine=machine).merged(full).machine["torch_threads"] == 2  # None says nothing
     with pytest.raises(ValueError, match="commit is '0123' and '4567'"):
         full.merged(replace(other, machine={**MACHINE, "commit": "4567"}))
+
+
+def test_a_record_that_is_being_written_is_no_change_of_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    files = [tmp_path / name for name in ("benchmarks/results/record.json", "kernels/a.cu", "gpucnn/machine.py")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_text("before")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], check=True, stdin=subprocess.DEVNULL)
+    monkeypatch.setattr(machine, "__file__", str(files[2]))
+    commit = machine.commit()
+    assert len(commit) == 40
+    files[0].write_text("after")
+    assert machine.commit() == commit
+    files[1].write_text("after")
+    assert machine.commit() == commit + "+changes"
