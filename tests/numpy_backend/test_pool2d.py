@@ -84,6 +84,13 @@ NAMED = {
     "windows of padding alone": Pool2dGeometry.of((2, 3, 2, 2), 2, 1, 1, 3),
     "one tall image": Pool2dGeometry.of((1, 40, 200, 31), (3, 2), 2, 1),
     "ceil mode": Pool2dGeometry.of((2, 3, 8, 7), 3, 2, 1, ceil_mode=True),
+    "in step": Pool2dGeometry.of((5, 40, 8, 12), 2),
+    "in step, narrow": Pool2dGeometry.of((5, 6, 8, 12), (2, 3)),
+    "in step, overlapping": Pool2dGeometry.of((5, 40, 8, 12), (4, 3), 2, ((0, 2), (0, 1))),
+    "in step, overlapping by one axis": Pool2dGeometry.of((5, 6, 8, 12), (2, 5), (2, 3), ((0, 0), (0, 2))),
+    "in step, at every pixel": Pool2dGeometry.of((2, 5, 6, 7), 2, 1, ((0, 1), (0, 1))),
+    "whole images": Pool2dGeometry.of((5, 40, 4, 4), 4),
+    "no images in step": Pool2dGeometry.of((0, 3, 8, 6), 2),
     "no images": Pool2dGeometry.of((0, 3, 8, 7), 3),
 }
 
@@ -132,3 +139,6 @@ def test_rows_of_large_images_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatc
         g = Pool2dGeometry.of((3, 5, 11, 9), window, stride, "same")
         check_max(g, np.float32, 1, 2)
         check_avg(g, np.float32, 1, False, None)
+    for name in NAMED:
+        if "in step" in name:
+            check_max(NAMED[name], np.float32, 1, 2)
