@@ -125,7 +125,7 @@ def torch() -> Any:
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # PyTorch's own, of its own
-@pytest.mark.parametrize(("network", "precision"), [("lecture", "float32"), ("airbench94", "bfloat16")])
+@pytest.mark.parametrize(("network", "precision"), [("lenet5", "float32"), ("airbench94", "bfloat16")])
 def test_pytorch_takes_steps_in_every_mode(torch: Any, network: str, precision: str) -> None:
     """torch.compile traces the whole function, augmentation included; what it would make of it on a GPU is left out."""
     made = bench.contestants(network, 2, precision, "cpu", 4, True, "aot_eager")
@@ -152,7 +152,7 @@ def test_what_a_compiled_step_finds_on_the_device_stays_there(torch: Any) -> Non
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("network", ["lecture", "resnet9", "airbench94"])
+@pytest.mark.parametrize("network", ["lecture", "lenet5", "resnet9", "airbench94"])
 def test_both_do_the_same_steps(torch: Any, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the same weights on the same batch: networks, losses, optimizers and their options agree."""
     from gpucnn.bench.torch_pipeline import Pipeline
