@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def relu_forward(x: Array) -> Array:
     def run(piece: slice) -> None:
         np.maximum(flat_x[piece], nothing[: piece.stop - piece.start], out=flat_y[piece])
 
-    for_each(run, pieces(x.size))
+    _in_pieces(run, x.size, x.size // 2)
     return y
 
 
@@ -63,11 +64,17 @@ def relu_backward(dy: Array, y: Array) -> Array:
         size = piece.stop - piece.start
         wins = scratch("wins", (size,), np.bool_)
         np.greater(flat_y[piece], nothing[:size], out=wins)
-        with short_buffers():
-            select(flat_dy[piece], wins, flat_dx[piece])
+        select(flat_dy[piece], wins, flat_dx[piece])
 
-    for_each(run, pieces(dy.size))
+    _in_pieces(run, dy.size, dy.size)
     return dx
+
+
+def _in_pieces(run: Callable[[slice], None], size: int, work: int) -> None:
+    if size <= PIECE:
+        run(slice(0, size))
+    else:
+        for_each(run, pieces(size), work)
 
 
 def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
