@@ -78,7 +78,12 @@ def test_all_that_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lenet5",), 2, 1, 2, "cpu", synthetic=True, peers=False, threads=2, memory=True, latency=True, scaling=True,
         footprint=True,
     )  # fmt: skip
-    record = bench.measure(options, keep=lambda record: grown.append(len(record.to_json())))
+
+    def keep(record: bench.Record) -> None:
+        grown.append(len(record.to_json()))
+        assert threads.thread_count() == record.steps[-1].threads
+
+    record = bench.measure(options, keep=keep)
     assert grown == sorted(grown) and len(set(grown)) >= 8
     kinds = [(one.network, one.batch_size, one.threads, one.input) for one in record.steps]
     assert kinds == [("lenet5", 2, 2, "synthetic"), *(("lenet5", n, k, "synthetic") for n in (1, 3) for k in (1, 2))]
