@@ -10,6 +10,7 @@ from gpucnn.geometry import Conv2dGeometry
 
 WINDOWS = "windows"
 WINOGRAD = "winograd"
+WINOGRAD5 = "winograd 5x5"
 TOEPLITZ = "toeplitz"
 
 FEW_CHANNELS = 96  # S*C (dgrad: S*K) below which a filter's row is too short for a product of its own
@@ -19,11 +20,19 @@ WINOGRAD_CHANNELS = 24  # C*K / (C+K) from which it wins
 WINOGRAD_TILES = 64  # of 2x2 outputs in all, from which transforming the filters pays
 WINOGRAD_USED = 0.7  # of the outputs of the tiles: an odd image has tiles that reach beyond it
 
+# The 5x5 form saves more of the products, but its transformed filters are five times the filters.
+WINOGRAD5_CHANNELS = 5  # C*K / (C+K)
+WINOGRAD5_TILES = 64  # of 4x4 outputs
+WINOGRAD5_WGRAD_TILES = 160  # for wgrad, which adds up a transformed gradient for every block
+WINOGRAD5_USED = 0.5
+
 
 def fprop_method(g: Conv2dGeometry) -> str:
     """How y is computed."""
     if _has_few_channels(g, g.C):
         return TOEPLITZ
+    if _is_winograd5(g, g.P, g.Q, WINOGRAD5_TILES):
+        return WINOGRAD5
     return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
 
 
@@ -31,6 +40,8 @@ def dgrad_method(g: Conv2dGeometry) -> str:
     """How dx is computed."""
     if _has_few_channels(g, g.K):
         return TOEPLITZ
+    if _is_winograd5(g, g.H, g.W, WINOGRAD5_TILES):
+        return WINOGRAD5
     return WINOGRAD if _is_winograd(g, g.H, g.W) else WINDOWS
 
 
@@ -38,6 +49,8 @@ def wgrad_method(g: Conv2dGeometry) -> str:
     """How dw is computed."""
     if _has_few_channels(g, g.C):
         return TOEPLITZ
+    if _is_winograd5(g, g.P, g.Q, WINOGRAD5_WGRAD_TILES):
+        return WINOGRAD5
     return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
 
 
@@ -55,4 +68,17 @@ def _is_winograd(g: Conv2dGeometry, rows: int, columns: int) -> bool:
         g.C * g.K >= WINOGRAD_CHANNELS * (g.C + g.K)
         and g.N * tiles >= WINOGRAD_TILES
         and rows * columns >= WINOGRAD_USED * 4 * tiles
+    )
+
+
+def _is_winograd5(g: Conv2dGeometry, rows: int, columns: int, least: int) -> bool:
+    """Whether the nested 5x5 form applies, and wins for rows x columns outputs, or inputs' gradients, from ``least``
+    tiles on."""
+    if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (5, 5, 1, 1, 1, 1, 1):
+        return False
+    tiles = -(-rows // 4) * -(-columns // 4)
+    return (
+        g.C * g.K >= WINOGRAD5_CHANNELS * (g.C + g.K)
+        and g.N * tiles >= least
+        and rows * columns >= WINOGRAD5_USED * 16 * tiles
     )
