@@ -71,7 +71,7 @@ def test_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int, tiles: int
 
 NAMED = {
     "whole tiles": Conv2dGeometry.of((2, 64, 12, 16), (64, 64, 3, 3), padding=1),
-    "odd, more outputs than inputs": Conv2dGeometry.of((3, 48, 9, 11), (80, 48, 3, 3), padding=2),
+    "odd, more outputs than inputs": Conv2dGeometry.of((4, 48, 9, 11), (80, 48, 3, 3), padding=2),
     "no padding": Conv2dGeometry.of((2, 72, 13, 14), (56, 72, 3, 3)),
     "padding of one side": Conv2dGeometry.of((2, 56, 12, 13), (64, 56, 3, 3), padding=((2, 0), (0, 2))),
     "many filters": Conv2dGeometry.of((3, 224, 10, 10), (256, 224, 3, 3), padding=1),
@@ -144,6 +144,7 @@ def test_bits_do_not_depend_on_threads() -> None:
 
 OTHERS = {
     "few channels": Conv2dGeometry.of((64, 3, 32, 32), (64, 3, 3, 3), padding=1),
+    "few filters": Conv2dGeometry.of((64, 64, 16, 16), (16, 64, 3, 3), padding=1),
     "strided": Conv2dGeometry.of((8, 64, 16, 16), (64, 64, 3, 3), padding=1, stride=2),
     "dilated": Conv2dGeometry.of((8, 64, 16, 16), (64, 64, 3, 3), padding=2, dilation=2),
     "grouped": Conv2dGeometry.of((8, 128, 16, 16), (128, 64, 3, 3), padding=1, groups=2),

@@ -16,8 +16,9 @@ TOEPLITZ = "toeplitz"
 FEW_CHANNELS = 96  # S*C (dgrad: S*K) below which a filter's row is too short for a product of its own
 
 # Winograd's transforms cost a time for each input and output channel, its products save one for each pair of them.
-WINOGRAD_CHANNELS = 24  # C*K / (C+K) from which it wins
-WINOGRAD_TILES = 64  # of 2x2 outputs in all, from which transforming the filters pays
+WINOGRAD_CHANNELS = 16  # C*K / (C+K) from which it wins
+WINOGRAD_WGRAD_CHANNELS = 24  # for wgrad, which transforms dy as well
+WINOGRAD_TILES = 96  # of 2x2 outputs in all, from which transforming the filters pays
 WINOGRAD_USED = 0.7  # of the outputs of the tiles: an odd image has tiles that reach beyond it
 
 # The 5x5 form saves more of the products, but its transformed filters are five times the filters.
@@ -33,7 +34,7 @@ def fprop_method(g: Conv2dGeometry) -> str:
         return TOEPLITZ
     if _is_winograd5(g, g.P, g.Q, WINOGRAD5_TILES):
         return WINOGRAD5
-    return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
+    return WINOGRAD if _is_winograd(g, g.P, g.Q, WINOGRAD_CHANNELS) else WINDOWS
 
 
 def dgrad_method(g: Conv2dGeometry) -> str:
@@ -42,7 +43,7 @@ def dgrad_method(g: Conv2dGeometry) -> str:
         return TOEPLITZ
     if _is_winograd5(g, g.H, g.W, WINOGRAD5_TILES):
         return WINOGRAD5
-    return WINOGRAD if _is_winograd(g, g.H, g.W) else WINDOWS
+    return WINOGRAD if _is_winograd(g, g.H, g.W, WINOGRAD_CHANNELS) else WINDOWS
 
 
 def wgrad_method(g: Conv2dGeometry) -> str:
@@ -51,7 +52,7 @@ def wgrad_method(g: Conv2dGeometry) -> str:
         return TOEPLITZ
     if _is_winograd5(g, g.P, g.Q, WINOGRAD5_WGRAD_TILES):
         return WINOGRAD5
-    return WINOGRAD if _is_winograd(g, g.P, g.Q) else WINDOWS
+    return WINOGRAD if _is_winograd(g, g.P, g.Q, WINOGRAD_WGRAD_CHANNELS) else WINDOWS
 
 
 def _has_few_channels(g: Conv2dGeometry, channels: int) -> bool:
@@ -59,13 +60,14 @@ def _has_few_channels(g: Conv2dGeometry, channels: int) -> bool:
     return g.S * channels < FEW_CHANNELS and g.R * g.S > 1 and (g.dilation_h, g.dilation_w, g.groups) == (1, 1, 1)
 
 
-def _is_winograd(g: Conv2dGeometry, rows: int, columns: int) -> bool:
-    """Whether F(2x2, 3x3) applies, and wins for rows x columns outputs (of fprop, or inputs' gradients of dgrad)."""
+def _is_winograd(g: Conv2dGeometry, rows: int, columns: int, channels: int) -> bool:
+    """Whether F(2x2, 3x3) applies, and wins for rows x columns outputs (of fprop, or inputs' gradients of dgrad), from
+    ``channels`` on."""
     if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (3, 3, 1, 1, 1, 1, 1):
         return False
     tiles = -(-rows // 2) * -(-columns // 2)
     return (
-        g.C * g.K >= WINOGRAD_CHANNELS * (g.C + g.K)
+        channels * (g.C + g.K) <= g.C * g.K
         and g.N * tiles >= WINOGRAD_TILES
         and rows * columns >= WINOGRAD_USED * 4 * tiles
     )

@@ -38,6 +38,7 @@ Array = NDArray[Any]
 CHANNELS_OF_TILES = 3 << 15  # tiles of a block times C + K: more of them leave the L2 cache,
 LEAST_TILES = 384  # of a block, but with fewer a product reads the filters too often,
 MOST_TILES = 1 << 18  # and times the greater of C and K, at most
+LEAST_SHARED = 256  # tiles from which one block is cut in two
 LEAST_PART = 256  # filters, at least, where two threads share a block by its filters
 SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS multiplies without packing its operands first
 LEAST_ROWS = 24  # of such a product for it to win
@@ -202,7 +203,7 @@ def _tasks(images: int, rows: int, columns: int, c: int, k: int) -> list[tuple[B
     if len(work) == 1 and k >= 2 * LEAST_PART:
         half = k // 32 * 16
         return [(work[0], slice(0, half)), (work[0], slice(half, k))]
-    if len(work) % 2 and len(work) < 8:
+    if len(work) % 2 and len(work) < 8 and images * rows * columns >= LEAST_SHARED:
         work = tile_blocks(images, rows, columns, -(-images * rows * columns // (len(work) + 1)))
     return [(block, slice(0, k)) for block in work]
 
