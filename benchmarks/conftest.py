@@ -14,9 +14,10 @@ from gpucnn.bench import tables
 from gpucnn.bench.contestants import Contestant, contestants, set_threads
 from gpucnn.bench.record import Record, empty, read
 from gpucnn.bench.sections import Operator
+from gpucnn.bench.timing import SETTLE_SECONDS
 
-ROUNDS = Rounds(least=7, most=60, seconds=1.2)
-QUICK = Rounds(least=2, most=2, seconds=0.0)
+ROUNDS = Rounds(least=9, most=25, seconds=2.0, warm=SETTLE_SECONDS)
+QUICK = Rounds(least=2, most=2, seconds=0.0, warm=0.0)
 
 
 class Session:

@@ -25,8 +25,8 @@ def test_operator(benchmark: Any, session: Session, case: Case, direction: str, 
 
     def others_first() -> tuple[tuple[Any], dict[str, Any]]:
         for peer, mine in theirs.items():
-            mine.append(peer.timed())
-        ours.warm()
+            mine.append(peer.timed(session.rounds.warm))
+        ours.warm(session.rounds.warm)
         return (ours.prepare(),), {}
 
     benchmark.group = f"{case.operator} {direction}"

@@ -15,10 +15,6 @@ from gpucnn.bench.cases import Case
 from gpucnn.bench.contestants import Contestant
 from gpucnn.bench.sections import OURS, Operator, OperatorResult
 
-WARM_SECONDS = 0.005
-"""Before a call is timed its own framework runs for so long, or once: another's threads have stopped to spin by then,
-and inputs are in the caches as far as they go there."""
-
 
 class Call:
     """An operator of one contestant. ``run(prepare())`` computes it once; in backward directions ``prepare`` has run
@@ -56,17 +52,17 @@ class Call:
             y.backward(self._gradient)
         self._synchronize()
 
-    def warm(self) -> None:
-        """Untimed calls; see WARM_SECONDS."""
+    def warm(self, seconds: float) -> None:
+        """Untimed calls for so long, at least one: inputs come into the caches as far as they go there."""
         start = time.perf_counter()
         while True:
             self.run(self.prepare())
-            if time.perf_counter() - start > WARM_SECONDS:
+            if time.perf_counter() - start >= seconds:
                 return
 
-    def timed(self) -> float:
-        """Seconds of one call."""
-        self.warm()
+    def timed(self, warm: float) -> float:
+        """Seconds of one call after those of :meth:`warm`."""
+        self.warm(warm)
         y = self.prepare()
         start = time.perf_counter()
         self.run(y)
@@ -95,17 +91,20 @@ class Call:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often everybody is timed: for ``seconds``, but ``least`` times and ``most`` times."""
+    """How often everybody is timed: for ``seconds``, but ``least`` times and ``most`` times; after ``warm`` seconds."""
 
     least: int
     most: int
     seconds: float
+    warm: float
 
     def of(self, calls: list[Call]) -> int:
-        """For these calls; everybody runs once for it."""
+        """For these calls; everybody runs twice for it, as the first time takes longer."""
+        for call in calls:
+            call.run(call.prepare())
         start = time.perf_counter()
         for call in calls:
-            call.timed()
+            call.timed(self.warm)
         return max(self.least, min(self.most, round(self.seconds / (time.perf_counter() - start))))
 
 

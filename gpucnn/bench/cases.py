@@ -85,7 +85,7 @@ class Case:
         """The input and the parameters: normal variates, never zeros, which some hardware computes faster; weights so
         that results have the input's size. Labels last."""
         generator = np.random.default_rng(0)
-        made = [generator.standard_normal(size, dtype=np.float32) for size in self.sizes]
+        made: list[Any] = [generator.standard_normal(size, dtype=np.float32) for size in self.sizes]
         if self.operator in ("conv", "linear"):
             made[1] /= np.float32(math.sqrt(made[1][0].size))
         if self.labels:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from gpucnn.bench.contestants import Contestant, synthetic_batches
 from gpucnn.bench.sections import Latency, LatencyResult
+from gpucnn.bench.timing import SETTLE_SECONDS
 from gpucnn.bench.workload import Workload
 
-PASSES, WARM_UP_PASSES = 20, 5  # of a turn: the first ones find threads asleep and other people's data in the caches
+PASSES = 20  # of a turn, after those of the first moments, in which others' threads still spin
 
 
 def measure(workload: Workload, measured: Sequence[Contestant], turns: int, batch_size: int = 1) -> Latency:
@@ -20,13 +21,15 @@ def measure(workload: Workload, measured: Sequence[Contestant], turns: int, batc
     seconds: list[list[float]] = [[] for _ in measured]
     for _ in range(turns):
         for trainer, call, mine in zip(trainers, calls, seconds, strict=True):
-            for number in range(-WARM_UP_PASSES, PASSES):
+            began, taken = time.perf_counter(), 0
+            while taken < PASSES:
                 trainer.synchronize()
                 start = time.perf_counter()
                 call()
                 trainer.synchronize()
-                if number >= 0:
+                if start - began > SETTLE_SECONDS:
                     mine.append(round(time.perf_counter() - start, 9))
+                    taken += 1
     results = tuple(
         LatencyResult(who.framework, who.version, who.device, who.layout, tuple(mine))
         for who, mine in zip(measured, seconds, strict=True)

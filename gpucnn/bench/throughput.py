@@ -13,6 +13,7 @@ import numpy as np
 from gpucnn import machine, settings
 from gpucnn.bench.contestants import Contestant, Trainer, synthetic_batches
 from gpucnn.bench.sections import Steps, StepsResult
+from gpucnn.bench.timing import SETTLE_SECONDS
 from gpucnn.bench.workload import Workload
 
 WARM_UP_STEPS = 2
@@ -129,6 +130,7 @@ def in_turn(
     speeds: dict[Contestant, list[float]] = {who: [] for who in trainers}
     for _ in range(repeats):
         for who, trainer in trainers.items():
+            time.sleep(SETTLE_SECONDS)
             speeds[who].append(steps * batch_size / timed(trainer, feeds.of(who), steps))
     results = tuple(
         StepsResult(
