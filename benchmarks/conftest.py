@@ -87,7 +87,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not session.record.operators:
         return
     terminalreporter.section("operators beside PyTorch")
-    terminalreporter.write_line(tables.operators([session.record]).text())
+    means = tables.operators([session.record])
+    if means.rows:
+        terminalreporter.write_line(means.text())
     slow = [one for one in session.record.operators if one.ratio is not None and one.ratio < tables.LOW]
     for one in sorted(slow, key=lambda one: one.ratio or 0.0):
         terminalreporter.write_line(line(one))
