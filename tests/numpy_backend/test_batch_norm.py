@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucnn.backends.numpy import NumpyBackend, batch_norm
+from gpucnn.backends.numpy import NumpyBackend, wide_rows
 from tests.numpy_backend.geometries import dtypes, normal, quick, seeds
 from tests.support.batch_norm import EPS, check_batch_norm, check_statistics
 
@@ -31,8 +31,9 @@ def test_batch_norm(
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_many_pieces(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_norm, "PIECE_BYTES", 4096)
-    monkeypatch.setattr(batch_norm, "WIDTH", 64)
+    monkeypatch.setattr(wide_rows, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(wide_rows, "SUM_BYTES", 2048)
+    monkeypatch.setattr(wide_rows, "WIDTH", 64)
     check_batch_norm(backend, (5, 17, 13, 7), dtype=dtype)
 
 
@@ -92,3 +93,36 @@ def test_values_that_are_not_finite_stay_in_their_channels() -> None:
         statistics = backend.batch_norm_statistics(x, None, None, 0.1)
         y = backend.batch_norm_forward(x, statistics, None, None, EPS)
     assert np.isnan(y[:, [1, 4]]).all() and np.isfinite(y[:, [0, 2, 3]]).all()
+
+
+@pytest.mark.parametrize("mean", [0.3, -40.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_gradient_goes_back_where_the_relu_behind_was_positive(mean: float, training: bool) -> None:
+    x = normal(0, (700, 37), np.float32) + np.float32(mean)
+    x[:, 5] = mean  # its output is the bias
+    w, b = normal(1, (37,), np.float32), normal(2, (37,), np.float32)
+    b[5], b[6] = 0, -1e-30
+    statistics = backend.batch_norm_statistics(x, None, None, 0.1)
+    y = backend.batch_norm_forward(x, statistics, w, b, EPS, "relu")
+    assert np.array_equal(y, np.maximum(backend.batch_norm_forward(x, statistics, w, b, EPS), 0))
+    dy = normal(3, x.shape, np.float32)
+    dy[:40, 4] = np.inf
+    masked = np.where(y > 0, dy, np.float32(0))
+    for needs in ((True, True, True), (False, True, True)):
+        with np.errstate(invalid="ignore"):
+            ours = backend.batch_norm_backward(dy, x, statistics, w, EPS, training, needs, b, "relu")
+            plain = backend.batch_norm_backward(masked, x, statistics, w, EPS, training, needs)
+        for got, expected in zip(ours, plain, strict=True):
+            assert (got is None and expected is None) or np.array_equal(got, expected, equal_nan=True)
+
+
+def test_a_sample_that_says_nothing_of_the_rest() -> None:
+    """Every row of the sample of all of x is near zero, and all others are far from it."""
+    rows = np.arange(64 * 40 * 16)
+    x = (normal(0, (len(rows), 128), np.float32) + np.float32(300)).astype(np.float32)
+    x.reshape(-1, 16, 128)[::40] -= 300
+    check_statistics(backend, backend.batch_norm_statistics(x, None, None, 0.1), x)
+
+
+def test_more_channels_than_a_piece_has_elements() -> None:
+    check_batch_norm(backend, (3, 70_001))
