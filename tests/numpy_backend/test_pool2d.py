@@ -90,6 +90,7 @@ NAMED = {
     "in step, overlapping by one axis": Pool2dGeometry.of((5, 6, 8, 12), (2, 5), (2, 3), ((0, 0), (0, 2))),
     "in step, at every pixel": Pool2dGeometry.of((2, 5, 6, 7), 2, 1, ((0, 1), (0, 1))),
     "whole images": Pool2dGeometry.of((5, 40, 4, 4), 4),
+    "whole images, many channels": Pool2dGeometry.of((5, 130, 4, 3), (4, 3)),
     "no images in step": Pool2dGeometry.of((0, 3, 8, 6), 2),
     "no images": Pool2dGeometry.of((0, 3, 8, 7), 3),
 }
@@ -112,6 +113,18 @@ def test_max_pool_of_values_that_are_not_finite(
     rng = np.random.default_rng(seed)
     x = normal(seed, g.input_shape, dtype)
     x = np.where(rng.random(x.shape) < 0.3, rng.choice(values, x.shape), x).astype(dtype)
+    y, index = backend.max_pool2d_forward(x, g)
+    expected, place = reference.max_pool2d_forward(x, g)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(index, place)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+@pytest.mark.parametrize("name", ["in step", "in step, overlapping", "whole images, many channels"])
+def test_values_that_are_not_finite_in_usual_windows(name: str, value: float) -> None:
+    g = NAMED[name]
+    x = normal(3, g.input_shape, np.float32)
+    x[np.random.default_rng(3).random(x.shape) < 0.3] = value
     y, index = backend.max_pool2d_forward(x, g)
     expected, place = reference.max_pool2d_forward(x, g)
     np.testing.assert_array_equal(y, expected)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy import memory
+from gpucnn.backends.numpy import max_pool2d_in_step, memory
 from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each
 from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, copy_pixels, window_view
@@ -33,17 +33,25 @@ def forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
     y = memory.empty(g.output_shape, x.dtype)
     index = memory.empty(g.output_shape, np.uint8 if g.R * g.S <= 256 else np.int32)
     rows, columns = axes(g)
+    usual = max_pool2d_in_step.takes(g)
 
     def run(block: Block) -> None:
         at = slice(block.image, block.image_end), slice(block.row, block.row_end)
         with short_buffers():
-            _block(x, block, rows, columns, y[at], index[at])
+            if usual:
+                max_pool2d_in_step.run(x, block, g, y[at], index[at])
+            else:
+                _block(x, block, rows, columns, y[at], index[at])
         if not y[at].min() > -np.inf:  # a NaN or -inf somewhere: the careful way
             windows = window_view(x, block, rows, columns, fill=-np.inf)
             _careful(windows, _valid(block, rows, columns), y[at], index[at])
 
     row_bytes = -(-g.H * g.W * g.C * x.itemsize // g.P)
-    for_each(run, blocks(g.N, g.P, row_bytes, BLOCK_BYTES, LEAST_BLOCKS), work=x.size)
+    if g.stride_h < g.R and usual:  # whole images
+        work = [Block(b.image, b.image_end, 0, g.P) for b in blocks(g.N, 1, g.P * row_bytes, BLOCK_BYTES, LEAST_BLOCKS)]
+    else:
+        work = blocks(g.N, g.P, row_bytes, BLOCK_BYTES, LEAST_BLOCKS)
+    for_each(run, work, work=x.size)
     return y, index
 
 

@@ -11,7 +11,7 @@ from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import select
 from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each
-from gpucnn.backends.numpy.windows import Axis, Block, blocks, copy_pixels, phases
+from gpucnn.backends.numpy.windows import Axis, Block, blocks, copy_pixels, in_step, phases
 from gpucnn.geometry import Pool2dGeometry
 
 Array = NDArray[Any]
@@ -45,7 +45,7 @@ def gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
     on long arrays.
     """
     dx = memory.empty(g.input_shape, dy.dtype)
-    if index is not None and _in_step(g):
+    if index is not None and _few_shares(g):
         _all_places(dy, index, g, dx)
         return dx
     down = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
@@ -72,16 +72,14 @@ def gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
     return dx
 
 
-def _in_step(g: Pool2dGeometry) -> bool:
-    """Whether windows start at every stride-th input and reach no further than into the next one: as nearly all do."""
-    down, across = g.stride_h, g.stride_w
-    sizes = (g.P * down, g.Q * across) == (g.H, g.W) and down <= g.R <= 2 * down and across <= g.S <= 2 * across
-    places = g.pad_top == g.pad_left == 0 and g.dilation_h == g.dilation_w == 1 and g.R * g.S <= MOST_PLACES
-    return sizes and places and (down == g.R or g.H * g.W * g.C <= WHOLE_IMAGE)
+def _few_shares(g: Pool2dGeometry) -> bool:
+    """Whether the shares of all places of a block's windows are few enough to be had at once."""
+    few = g.R * g.S <= MOST_PLACES and (g.stride_h == g.R or g.H * g.W * g.C <= WHOLE_IMAGE)
+    return few and in_step(g)
 
 
 def _all_places(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
-    """dx where :func:`_in_step` holds: gradients in their places, all places of a window in one operation.
+    """dx for windows :func:`in_step`: gradients in their places, all places of a window in one operation.
 
     Five operations a block at most, so that threads seldom wait for each other's interpreter.
     """

@@ -63,6 +63,13 @@ def axes(g: Conv2dGeometry | Pool2dGeometry) -> tuple[Axis, Axis]:
     )
 
 
+def in_step(g: Pool2dGeometry) -> bool:
+    """Whether windows start at every stride-th input and reach no further than into the next one: as nearly all do."""
+    down, across = g.stride_h, g.stride_w
+    sizes = (g.P * down, g.Q * across) == (g.H, g.W) and down <= g.R <= 2 * down and across <= g.S <= 2 * across
+    return sizes and g.pad_top == g.pad_left == 0 and g.dilation_h == g.dilation_w == 1
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """The output rows [row, row_end) of the images [image, image_end)."""
