@@ -38,7 +38,9 @@ Direct = Callable[..., Array]
 UNPACKED = 10**6  # M*N*K of a product up to which OpenBLAS reads its operands where they are
 LEAST_COLUMNS = 40  # of a product: with fewer it takes as long
 LEAST_INNER = 24  # its inner size, likewise
-BLOCK_BYTES = 768 << 10  # of one block's outputs, which stay in cache until bias and ReLU are done
+LEAST_ROWS = 128  # of a product where that is a matter of choice
+STRAIGHT = 16  # rows of a product from which it writes into y itself
+BLOCK_BYTES = 1 << 20  # of one block's outputs, which stay in cache until ReLU is done
 WGRAD_BYTES = 512 << 10  # of one block's output gradients
 SUMS_BYTES = 256 << 10  # of the products of several output rows, which are then added up
 RUNS = 8  # running sums of wgrad, each over its own blocks
@@ -53,11 +55,13 @@ class Strips:
     channels: int
     k: int
     t: int  # outputs of a row that are computed at once: divides columns.outputs
+    ones: int = 0  # 1: each strip's row ends with a one, which the bias is multiplied by
 
     @classmethod
-    def of(cls, rows: Axis, columns: Axis, channels: int, k: int) -> Strips:
+    def of(cls, rows: Axis, columns: Axis, channels: int, k: int, ones: int = 0) -> Strips:
         """With the t that multiplies least."""
-        every = [cls(rows, columns, channels, k, t) for t in range(1, columns.outputs + 1) if columns.outputs % t == 0]
+        divisors = [t for t in range(1, columns.outputs + 1) if columns.outputs % t == 0]
+        every = [cls(rows, columns, channels, k, t, ones) for t in divisors]
         return min(every, key=lambda s: max(s.inner, LEAST_INNER) * max(s.t * k, LEAST_COLUMNS) / s.t)
 
     @property
@@ -66,26 +70,27 @@ class Strips:
 
     @property
     def length(self) -> int:
-        """Of a strip's row: reach*C."""
-        return ((self.t - 1) * self.columns.stride + self.columns.taps) * self.channels
+        """Of a strip's row: reach*C, or one more."""
+        return ((self.t - 1) * self.columns.stride + self.columns.taps) * self.channels + self.ones
 
     @property
     def inner(self) -> int:
         return self.rows.taps * self.length
 
     def blocks(self, images: int, budget: int) -> list[Block]:
-        """As many images as one product takes, and as many output rows as fit into ``budget`` elements."""
+        """Images and output rows of about ``budget`` outputs, of enough images to give a product its rows, and not so
+        many that it would have to be packed."""
         if not images:
             return []
-        most = max(UNPACKED // (self.inner * self.t * self.k * self.count), 1)
-        groups = spans(images, most)
-        b = groups[-1][1] - groups[-1][0]
-        row = b * self.columns.outputs * self.k
-        cuts = spans(self.rows.outputs, max(min(budget // row, -(-self.rows.outputs * len(groups) // 4)), 1))
+        row = self.columns.outputs * self.k
+        most = UNPACKED // (self.inner * self.t * self.k * self.count)
+        together = max(min(max(-(-LEAST_ROWS // self.count), budget // (row * self.rows.outputs)), most), 1)
+        groups = spans(images, -(-images // (2 * -(-images // (2 * together)))))  # an even number, for two threads
+        cuts = spans(self.rows.outputs, max(budget // (row * (groups[-1][1] - groups[-1][0])), 1))
         return [Block(n, end, first, last) for n, end in groups for first, last in cuts]
 
     def windows(self, x: Array, block: Block) -> Array:
-        """A block's windows (rows, M, R*reach*C) of images x (C-contiguous), in this thread's copy of its strips."""
+        """A block's windows (b, rows, strips, inner) of images x (C-contiguous), in this thread's copy of its strips."""
         low, high = self.rows.reads(block.row, block.row_end)
         left, right = self.columns.reads(0, self.columns.outputs)
         if low >= 0 and left >= 0 and high <= self.rows.inputs and right <= self.columns.inputs:
@@ -94,20 +99,36 @@ class Strips:
         else:
             source, offset = padded(x[block.image : block.image_end], (low, high), (left, right)), 0
         b, height, row = block.images, high - low, self.length * x.itemsize
-        item = np.dtype((np.void, row))  # copied at once: runs of a few floats would take twice as long
+        item = np.dtype(
+            (np.void, row - self.ones * x.itemsize)
+        )  # copied at once: shorter runs would take twice as long
         n, h, w = source.strides[:3]
-        strips = scratch("strips", (b, self.count, height), item)
+        strips = scratch("strips", (b, self.count, height, self.length), x.dtype)
+        shape = strips.shape[:3]
         strides = n, self.t * self.columns.stride * w, h
-        np.copyto(strips, np.ndarray(strips.shape, item, source, offset, strides))
-        shape = block.rows, b * self.count, self.inner
-        return np.ndarray(shape, x.dtype, strips, 0, (self.rows.stride * row, height * row, x.itemsize))
+        np.copyto(
+            np.ndarray(shape, item, strips, 0, strips.strides[:3]), np.ndarray(shape, item, source, offset, strides)
+        )
+        if self.ones:
+            strips[..., -1] = 1
+        return np.ndarray(
+            (b, block.rows, self.count, self.inner),
+            x.dtype,
+            strips,
+            0,
+            (self.count * height * row, self.rows.stride * row, height * row, x.itemsize),
+        )
 
-    def band(self, w: Array) -> Array:
-        """Filters (K,R,S,C), t times along a diagonal: (R*reach*C, t*K)."""
+    def band(self, w: Array, bias: Array | None = None) -> Array:
+        """Filters (K,R,S,C), t times along a diagonal, and a row of the bias: (R*reach*C, t*K)."""
         k, r, s, c = w.shape
-        band = np.zeros((r, self.length // c, c, self.t, k), w.dtype)
-        for i, at in enumerate(range(0, self.t * self.columns.stride, self.columns.stride)):
-            band[:, at : at + s, :, i] = w.transpose(1, 2, 3, 0)
+        band = np.zeros((r, self.length, self.t, k), w.dtype)
+        taps = w.transpose(1, 2, 3, 0).reshape(r, s * c, k)
+        for i in range(self.t):
+            at = i * self.columns.stride * c
+            band[:, at : at + s * c, i] = taps
+        if bias is not None:
+            band[0, -1] = bias
         return band.reshape(self.inner, self.t * k)
 
     def filters(self, band: Array) -> Array:
@@ -155,30 +176,27 @@ def _correlate(
     Returns the images [first, last) of the blocks where a value that is not finite has met a zero of the band.
     """
     k = y.shape[3]
-    strips = Strips.of(rows, columns, x.shape[3], k)
-    band = strips.band(w)
-    nothing = np.zeros((strips.columns.outputs, k), y.dtype)  # as long as a row: short ones are slow to add
-    addend = nothing if bias is None else nothing + bias
+    strips = Strips.of(rows, columns, x.shape[3], k, 0 if bias is None else 1)
+    band = strips.band(w, bias)
+    nothing = np.zeros((columns.outputs, k), y.dtype)  # as long as a row: short ones are slow to compare
+    straight = strips.count >= STRAIGHT and y.flags.c_contiguous
     spoilt = set()
 
     def run(block: Block) -> None:
         windows = strips.windows(x, block)
         out = y[block.image : block.image_end, block.row : block.row_end]
-        shape = block.rows, windows.shape[1], strips.t * k
-        straight = block.images == 1 and out.flags.c_contiguous
-        products = out.reshape(shape) if straight else scratch("products", shape, y.dtype)
-        np.matmul(windows, band, out=products)
+        if straight:
+            products = out
+            np.matmul(windows, band, out=products.reshape(*windows.shape[:3], -1))
+        else:
+            products = scratch("products", (block.rows, block.images, *nothing.shape), y.dtype)
+            np.matmul(_together(windows), band, out=products.reshape(block.rows, -1, band.shape[1]))
         if strips.t > 1 and not np.isfinite(products.sum()):
             spoilt.add((block.image, block.image_end))
-        by_image = products.reshape(block.rows, block.images, *nothing.shape).transpose(1, 0, 2, 3)
         if relu:
-            if bias is not None:
-                np.add(by_image, addend, out=by_image)
-            np.maximum(by_image, nothing, out=out)
-        elif bias is not None:
-            np.add(by_image, addend, out=out)
-        elif not straight:
-            np.copyto(out, by_image)
+            np.maximum(products, nothing, out=products)
+        if not straight:
+            np.copyto(out, products.transpose(1, 0, 2, 3))
 
     with single_blas_thread:
         for_each(run, strips.blocks(x.shape[0], BLOCK_BYTES // y.itemsize), y.size * strips.inner // strips.t // 64)
@@ -196,7 +214,7 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
 
     def run(index: int) -> None:
         for block in work[slice(*runs[index])]:
-            windows = strips.windows(x, block)
+            windows = _together(strips.windows(x, block))
             gradients = _by_rows(dy[block.image : block.image_end, block.row : block.row_end], strips.t)
             for first, last in spans(block.rows, rows_at_once):
                 products = scratch("products", (last - first, *shape), dy.dtype)
@@ -210,6 +228,12 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     if not runs:
         return np.zeros(g.weight_shape, dy.dtype)
     return strips.filters(functools.reduce(np.add, sums))
+
+
+def _together(windows: Array) -> Array:
+    """Windows (b, rows, strips, inner) as (rows, M, inner), the same memory."""
+    b, rows, count, inner = windows.shape
+    return windows.transpose(1, 0, 2, 3).reshape(rows, b * count, inner)
 
 
 def _by_rows(dy: Array, t: int) -> Array:
