@@ -86,7 +86,7 @@ def allocate(make: Callable[..., Array], shape: tuple[int, ...], dtype: Any) -> 
 
 def settled(array: Array) -> Array:
     """Like :func:`canonical`, but an array that is dense in C order stays as it is (an (N, H, W, C) tensor, say)."""
-    return array if array.flags.c_contiguous else canonical(array)
+    return array if array.flags.c_contiguous or is_channels_last(array) else canonical(array)
 
 
 def memory_axes(array: Array) -> list[int]:
@@ -105,6 +105,10 @@ def memory_view(array: Array) -> Array:
     """
     if array.flags.c_contiguous:
         return array
+    if array.ndim == 4:
+        view = array.transpose(0, 2, 3, 1)
+        if view.flags.c_contiguous:
+            return view
     view = array.transpose(memory_axes(array))
     if not view.flags.c_contiguous:
         raise ValueError(f"an array of shape {array.shape} and strides {array.strides} is not dense")
