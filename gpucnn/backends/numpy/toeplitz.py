@@ -9,7 +9,9 @@ matrix, gives t outputs of K channels at once. As GEMMs, for each output row p:
 
     fprop   y_p (M, t*K)            = windows (M, R*reach*C) x band (R*reach*C, t*K)
     wgrad   band (R*reach*C, t*K)  += windows transposed x dy_p (M, t*K); dw is the sum along its diagonals
-    dgrad   fprop of dy, phase by phase, with reversed filters
+    dgrad   fprop of dy, phase by phase, with reversed filters; with few channels in x, for each row h of dx
+            row_h (M, reach*C)     = windows (M, R*t*K) x band (R*t*K, reach*C): what t columns of dy give to the
+            columns of dx that they reach, and the strips' rows are added where they overlap
 
 t = 1 where K columns keep BLAS busy; nothing but the filters is multiplied then. With fewer, t outputs at once
 cost multiplications by zeros, and are still faster than a narrow product. Products are kept as small as OpenBLAS
@@ -90,7 +92,7 @@ class Strips:
         return [Block(n, end, first, last) for n, end in groups for first, last in cuts]
 
     def windows(self, x: Array, block: Block) -> Array:
-        """A block's windows (b, rows, strips, inner) of images x (C-contiguous), in this thread's copy of its strips."""
+        """A block's windows (b, rows, strips, inner) of images x (C-contiguous), in this thread's copy of strips."""
         low, high = self.rows.reads(block.row, block.row_end)
         left, right = self.columns.reads(0, self.columns.outputs)
         if low >= 0 and left >= 0 and high <= self.rows.inputs and right <= self.columns.inputs:
@@ -99,9 +101,8 @@ class Strips:
         else:
             source, offset = padded(x[block.image : block.image_end], (low, high), (left, right)), 0
         b, height, row = block.images, high - low, self.length * x.itemsize
-        item = np.dtype(
-            (np.void, row - self.ones * x.itemsize)
-        )  # copied at once: shorter runs would take twice as long
+        # Copied at once: runs of a few floats would take twice as long.
+        item = np.dtype((np.void, row - self.ones * x.itemsize))
         n, h, w = source.strides[:3]
         strips = scratch("strips", (b, self.count, height, self.length), x.dtype)
         shape = strips.shape[:3]
@@ -154,7 +155,15 @@ def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation:
 def dgrad(dy: Array, w: Array, g: Conv2dGeometry, direct: Direct) -> Array:
     """dx (N,H,W,C) of dy (N,P,Q,K) and w (K,R,S,C), ``direct`` as in :func:`fprop`."""
     dx = memory.empty(g.input_shape, dy.dtype)
-    spoilt = set()
+    spoilt: set[tuple[int, int]] = set()
+    if g.C < LEAST_COLUMNS:
+        for height, row_taps, rows in phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h):
+            part = dx[:, height :: g.stride_h]
+            if row_taps:
+                spoilt.update(_overlapping(dy, w[:, row_taps], part, rows, g))
+            else:
+                part[...] = 0
+        return _again(dx, dy, w, g, spoilt, direct)
     for height, row_taps, rows in phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h):
         for width, column_taps, columns in phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w):
             part = dx[:, height :: g.stride_h, width :: g.stride_w]
@@ -163,9 +172,55 @@ def dgrad(dy: Array, w: Array, g: Conv2dGeometry, direct: Direct) -> Array:
                 spoilt.update(_correlate(dy, taps, None, part, rows, columns, False))
             else:
                 part[...] = 0
+    return _again(dx, dy, w, g, spoilt, direct)
+
+
+def _again(dx: Array, dy: Array, w: Array, g: Conv2dGeometry, spoilt: set[tuple[int, int]], direct: Direct) -> Array:
+    """dx, with the ``spoilt`` images computed the direct way."""
     for n, end in sorted(spoilt):
         dx[n:end] = direct(dy[n:end], w, replace(g, N=end - n))
     return dx
+
+
+def _overlapping(dy: Array, w: Array, dx: Array, rows: Axis, g: Conv2dGeometry) -> list[tuple[int, int]]:
+    """dx (N,H',W,C), the rows of one phase, of dy (N,P,Q,K) and that phase's filters (K,R',S,C); returns as
+    :func:`_correlate`."""
+    k, r, s, c = w.shape
+    single = Axis(g.Q, g.Q, 1, 1, 0, 1)
+    every = []
+    for t in (t for t in range(1, g.Q + 1) if g.Q % t == 0):
+        reach = ((t - 1) * g.stride_w + s) * c
+        strips = Strips(rows, single, k, -(-reach // t), t)
+        every.append((max(strips.inner, LEAST_INNER) * max(reach, LEAST_COLUMNS) / t, -t, reach, strips))
+    _, _, reach, strips = min(every, key=lambda e: e[:2])
+    t, step = strips.t, g.stride_w * c
+    band = np.zeros((r, t, k, reach), w.dtype)
+    for i in range(t):
+        band[:, i, :, i * step : i * step + s * c] = w.transpose(1, 0, 2, 3).reshape(r, k, s * c)
+    band = band.reshape(strips.inner, reach)
+    width = max((g.Q - 1) * step + s * c, (g.pad_left + g.W) * c)
+    turns = -(-reach // (t * step))  # of strips that do not overlap with one another
+    spoilt = set()
+
+    def run(block: Block) -> None:
+        windows = strips.windows(dy, block)
+        products = scratch("products", (block.rows, block.images, strips.count, reach), dy.dtype)
+        np.matmul(_together(windows), band, out=products.reshape(block.rows, -1, reach))
+        if t > 1 and not np.isfinite(products.sum()):
+            spoilt.add((block.image, block.image_end))
+        sums = scratch("sums", (block.rows, block.images, width), dy.dtype)
+        sums.fill(0)
+        for turn in range(min(turns, strips.count)):
+            terms = products[:, :, turn::turns]
+            stride = *sums.strides[:2], turns * t * step * dy.itemsize, dy.itemsize
+            target = np.ndarray(terms.shape, dy.dtype, sums, turn * t * step * dy.itemsize, stride)
+            np.add(target, terms, out=target)
+        inside = sums[:, :, g.pad_left * c : (g.pad_left + g.W) * c].transpose(1, 0, 2)
+        np.copyto(dx[block.image : block.image_end, block.row : block.row_end].reshape(inside.shape), inside)
+
+    with single_blas_thread:
+        for_each(run, strips.blocks(dy.shape[0], BLOCK_BYTES // dy.itemsize), dx.size * strips.inner // t // 16)
+    return sorted(spoilt)
 
 
 def _correlate(
