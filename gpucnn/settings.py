@@ -38,6 +38,9 @@ VARIABLES = (
              "Where data sets (CIFAR-10, MNIST) are looked for first."),
     Variable("GPUCNN_THREADS", "1 to 9999", "the processors that this process may use",
              "How many threads the cpu device uses. Results do not depend on it."),
+    Variable("GPUCNN_WINOGRAD", "off | 2x2 | 4x4", "2x2",
+             "Winograd's convolutions on the cpu device: none, those as exact as the others, or for 3x3 filters F(4x4),"
+             " which is faster and loses a digit."),
     Variable("GPUCNN_EMULATOR", "fast | strict", "fast",
              "How the emulated device runs a kernel: in one order of threads and blocks, or in several that agree."),
     Variable("GPUCNN_EMULATOR_ARCH", "50 | 61 | 70 | 75 | 80 | 86 | 89 | 90 | 100 | 120", "80",
@@ -83,6 +86,11 @@ def threads() -> int | None:
     if value and (not re.fullmatch("[0-9]{1,4}", value) or int(value) == 0):
         raise ValueError(f"GPUCNN_THREADS must be a number from 1 to 9999, got {os.environ['GPUCNN_THREADS']!r}")
     return int(value) if value else None
+
+
+def winograd() -> str:
+    """GPUCNN_WINOGRAD: "off", "2x2" (the default) or "4x4"."""
+    return _choice("GPUCNN_WINOGRAD", ("off", "2x2", "4x4"), "2x2")
 
 
 def available_cores() -> int:

@@ -84,7 +84,7 @@ NAMED = {
 @pytest.mark.parametrize("name", NAMED)
 def test_sizes_that_are_computed_so(name: str, dtype: Any) -> None:
     g = NAMED[name]
-    if name == "filters copied" and dtype == np.float64:
+    if "filters" in name and dtype == np.float64:
         pytest.skip("slow, and the same code")
     assert methods.fprop_method(g) == methods.dgrad_method(g) == methods.WINOGRAD
     x, w, bias, dy = arrays(g, dtype)
@@ -157,3 +157,42 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_others_are_computed_another_way(name: str) -> None:
     assert methods.fprop_method(OTHERS[name]) != methods.WINOGRAD != methods.dgrad_method(OTHERS[name])
+
+
+@pytest.mark.parametrize("way, of_3x3, of_5x5", [
+    ("off", methods.WINDOWS, methods.WINDOWS),
+    ("2x2", methods.WINOGRAD, methods.WINOGRAD5),
+    ("4x4", methods.WINOGRAD4, methods.WINOGRAD5),
+])  # fmt: skip
+def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch, way: str, of_3x3: str, of_5x5: str) -> None:
+    monkeypatch.setenv("GPUCNN_WINOGRAD", way)
+    g = NAMED["filters copied"]
+    assert methods.fprop_method(g) == methods.dgrad_method(g) == of_3x3
+    assert (methods.wgrad_method(g) == methods.WINDOWS) is (way == "off")
+    g = Conv2dGeometry.of((128, 64, 12, 12), (64, 64, 5, 5), padding=2)
+    assert methods.fprop_method(g) == methods.dgrad_method(g) == of_5x5
+    monkeypatch.setenv("GPUCNN_WINOGRAD", "3x3")
+    with pytest.raises(ValueError, match="GPUCNN_WINOGRAD"):
+        methods.fprop_method(NAMED["filters copied"])
+
+
+LARGER_TILES = (
+    Conv2dGeometry.of((8, 40, 24, 27), (40, 40, 3, 3), padding=1),
+    Conv2dGeometry.of((9, 72, 19, 22), (56, 72, 3, 3), padding=((2, 0), (0, 1))),
+)
+
+
+@pytest.mark.parametrize("g", LARGER_TILES)
+def test_tiles_of_4x4_are_within_32_eps(monkeypatch: pytest.MonkeyPatch, g: Conv2dGeometry) -> None:
+    """|y - y64| <= 32 eps S."""
+    monkeypatch.setenv("GPUCNN_WINOGRAD", "4x4")
+    assert methods.fprop_method(g) == methods.dgrad_method(g) == methods.WINOGRAD4
+    x, w, bias, dy = arrays(g, np.float32)
+    for actual, expected in (
+        (backend.conv2d_fprop(x, w, bias, g), reference.conv2d_fprop(x, w, bias, g)),
+        (backend.conv2d_dgrad(dy, w, g), reference.conv2d_dgrad(dy, w, g)),
+    ):
+        assert expected.scale is not None
+        assert (abs(actual - expected.value) <= 32 * np.finfo(np.float32).eps * expected.scale).all()
+    exact = backend.conv2d_dgrad(dy.astype(np.float64), w.astype(np.float64), g)
+    np.testing.assert_allclose(exact, reference.conv2d_dgrad(dy, w, g).value, rtol=0, atol=1e-11)

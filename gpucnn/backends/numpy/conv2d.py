@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy import memory, methods, toeplitz, winograd, winograd5, winograd_wgrad
+from gpucnn.backends.numpy import depthwise, memory, methods, toeplitz, winograd, winograd4, winograd5, winograd_wgrad
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, phases, spans, window_view
@@ -372,18 +372,23 @@ def _correlation_by_rows(x: Array, w: Array, rows: Axis, columns: Axis) -> Compu
 # The ways that methods.py chooses from.
 _FPROP: dict[str, Callable[..., Array]] = {
     methods.WINDOWS: windows_fprop,
+    methods.DEPTHWISE: depthwise.fprop,
     methods.TOEPLITZ: functools.partial(toeplitz.fprop, direct=windows_fprop),
     methods.WINOGRAD: functools.partial(winograd.fprop, direct=windows_fprop),
+    methods.WINOGRAD4: functools.partial(winograd4.fprop, direct=windows_fprop),
     methods.WINOGRAD5: functools.partial(winograd5.fprop, direct=windows_fprop),
 }
 _DGRAD: dict[str, Callable[..., Array]] = {
     methods.WINDOWS: windows_dgrad,
+    methods.DEPTHWISE: depthwise.dgrad,
     methods.TOEPLITZ: functools.partial(toeplitz.dgrad, direct=windows_dgrad),
     methods.WINOGRAD: functools.partial(winograd.dgrad, direct=windows_dgrad),
+    methods.WINOGRAD4: functools.partial(winograd4.dgrad, direct=windows_dgrad),
     methods.WINOGRAD5: functools.partial(winograd5.dgrad, direct=windows_dgrad),
 }
 _WGRAD: dict[str, Callable[..., Array]] = {
     methods.WINDOWS: windows_wgrad,
+    methods.DEPTHWISE: depthwise.wgrad,
     methods.TOEPLITZ: toeplitz.wgrad,
     methods.WINOGRAD: functools.partial(winograd_wgrad.wgrad, direct=windows_wgrad),
     methods.WINOGRAD5: functools.partial(winograd5.wgrad, direct=windows_wgrad),

@@ -1,4 +1,5 @@
-"""Which way each convolution is computed: by its sizes alone, never by the clock, so that results can be repeated.
+"""Which way each convolution is computed: by its sizes alone, never by the clock, so that results can be repeated,
+and by ``GPUCNN_WINOGRAD``.
 
 ``"windows"`` is the general way, matrix products over windows or over their rows (:mod:`conv2d`); every other
 name stands for a module of its own, whose head says when it wins.
@@ -6,11 +7,14 @@ name stands for a module of its own, whose head says when it wins.
 
 from __future__ import annotations
 
+from gpucnn import settings
 from gpucnn.geometry import Conv2dGeometry
 
 WINDOWS = "windows"
 WINOGRAD = "winograd"
+WINOGRAD4 = "winograd 4x4"
 WINOGRAD5 = "winograd 5x5"
+DEPTHWISE = "depthwise"
 TOEPLITZ = "toeplitz"
 
 FEW_CHANNELS = 96  # S*C (dgrad: S*K) below which a filter's row is too short for a product of its own
@@ -19,6 +23,7 @@ FEW_CHANNELS = 96  # S*C (dgrad: S*K) below which a filter's row is too short fo
 WINOGRAD_CHANNELS = 16  # C*K / (C+K) from which it wins
 WINOGRAD_WGRAD_CHANNELS = 24  # for wgrad, which transforms dy as well
 WINOGRAD_TILES = 96  # of 2x2 outputs in all, from which transforming the filters pays
+WINOGRAD4_TILES = 256  # of 4x4 outputs in all, for F(4x4)
 WINOGRAD_USED = 0.7  # of the outputs of the tiles: an odd image has tiles that reach beyond it
 
 # The 5x5 form saves more of the products, but its transformed filters are five times the filters.
@@ -30,29 +35,47 @@ WINOGRAD5_USED = 0.5
 
 def fprop_method(g: Conv2dGeometry) -> str:
     """How y is computed."""
+    if _is_depthwise(g):
+        return DEPTHWISE
     if _has_few_channels(g, g.C):
         return TOEPLITZ
     if _is_winograd5(g, g.P, g.Q, WINOGRAD5_TILES):
         return WINOGRAD5
-    return WINOGRAD if _is_winograd(g, g.P, g.Q, WINOGRAD_CHANNELS) else WINDOWS
+    return _winograd_tile(g, g.P, g.Q) if _is_winograd(g, g.P, g.Q, WINOGRAD_CHANNELS) else WINDOWS
 
 
 def dgrad_method(g: Conv2dGeometry) -> str:
     """How dx is computed."""
+    if _is_depthwise(g):
+        return DEPTHWISE
     if _has_few_channels(g, g.K):
         return TOEPLITZ
     if _is_winograd5(g, g.H, g.W, WINOGRAD5_TILES):
         return WINOGRAD5
-    return WINOGRAD if _is_winograd(g, g.H, g.W, WINOGRAD_CHANNELS) else WINDOWS
+    return _winograd_tile(g, g.H, g.W) if _is_winograd(g, g.H, g.W, WINOGRAD_CHANNELS) else WINDOWS
 
 
 def wgrad_method(g: Conv2dGeometry) -> str:
     """How dw is computed."""
+    if _is_depthwise(g):
+        return DEPTHWISE
     if _has_few_channels(g, g.C):
         return TOEPLITZ
     if _is_winograd5(g, g.P, g.Q, WINOGRAD5_WGRAD_TILES):
         return WINOGRAD5
     return WINOGRAD if _is_winograd(g, g.P, g.Q, WINOGRAD_WGRAD_CHANNELS) else WINDOWS
+
+
+def _winograd_tile(g: Conv2dGeometry, rows: int, columns: int) -> str:
+    """F(2x2, 3x3), or F(4x4, 3x3) where it is asked for and there are tiles enough for its larger filters."""
+    tiles = -(-rows // 4) * -(-columns // 4)
+    large = g.N * tiles >= WINOGRAD4_TILES and rows * columns >= WINOGRAD_USED * 16 * tiles
+    return WINOGRAD4 if large and settings.winograd() == "4x4" else WINOGRAD
+
+
+def _is_depthwise(g: Conv2dGeometry) -> bool:
+    """Whether each channel has its own filter, and only one."""
+    return g.groups == g.C == g.K > 1
 
 
 def _has_few_channels(g: Conv2dGeometry, channels: int) -> bool:
@@ -64,6 +87,8 @@ def _is_winograd(g: Conv2dGeometry, rows: int, columns: int, channels: int) -> b
     """Whether F(2x2, 3x3) applies, and wins for rows x columns outputs (of fprop, or inputs' gradients of dgrad), from
     ``channels`` on."""
     if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (3, 3, 1, 1, 1, 1, 1):
+        return False
+    if settings.winograd() == "off":
         return False
     tiles = -(-rows // 2) * -(-columns // 2)
     return (
@@ -77,6 +102,8 @@ def _is_winograd5(g: Conv2dGeometry, rows: int, columns: int, least: int) -> boo
     """Whether the nested 5x5 form applies, and wins for rows x columns outputs, or inputs' gradients, from ``least``
     tiles on."""
     if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (5, 5, 1, 1, 1, 1, 1):
+        return False
+    if settings.winograd() == "off":
         return False
     tiles = -(-rows // 4) * -(-columns // 4)
     return (

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -77,14 +77,25 @@ def _nested() -> tuple[Array, Array, Array]:
 
 INPUTS, TAPS, OUTPUTS = _nested()
 FILTER_PLACES = np.kron(TAPS, TAPS)  # (121, 25)
-EVERY_OUTPUT = 3  # the place that goes into all outputs of a tile with factor 1: a bias is added there
 
 
-def transform_filters(w: Array, turned: bool) -> Array:
-    """G g G' of filters (K,5,5,C) as (121, C, K), or for dgrad, turned by half a turn, as (121, K, C)."""
-    k, _, _, c = w.shape
-    places = FILTER_PLACES.astype(w.dtype)
-    taps = w.reshape(k, 25, c)
+class Form(NamedTuple):
+    """A way to compute M outputs along an axis: B', G, A', and the place that goes into all outputs with factor 1."""
+
+    inputs: Array
+    taps: Array
+    outputs: Array
+    every_output: int
+
+
+FORM = Form(INPUTS, TAPS, OUTPUTS, 3)
+
+
+def transform_filters(w: Array, turned: bool, form: Form = FORM) -> Array:
+    """G g G' of filters (K,R,R,C) as (places, C, K), or for dgrad, turned by half a turn, as (places, K, C)."""
+    k, r, s, c = w.shape
+    places = np.kron(form.taps, form.taps).astype(w.dtype)
+    taps = w.reshape(k, r * s, c)
     taps, places = (taps.transpose(1, 0, 2), places[:, ::-1].copy()) if turned else (taps.transpose(1, 2, 0), places)
     u = memory.empty((len(places), *taps.shape[1:]), w.dtype)
 
@@ -93,7 +104,7 @@ def transform_filters(w: Array, turned: bool) -> Array:
         source = taps[:, at]
         tapwise = scratch("taps", source.shape, w.dtype)
         np.copyto(tapwise, source)
-        np.matmul(places, tapwise.reshape(25, -1), out=u[:, at].reshape(len(places), -1))
+        np.matmul(places, tapwise.reshape(r * s, -1), out=u[:, at].reshape(len(places), -1))
 
     with single_blas_thread:
         for_each(run, spans(len(u[0]), -(-len(u[0]) // FILTER_PARTS)))
@@ -118,59 +129,60 @@ def _pixels(x: Array, block: Block, columns: int, start: tuple[int, int], halo: 
     return pixels
 
 
-def _tiles(pixels: Array, axis: int) -> Array:
-    """Overlapping tiles of 8 along an axis, a view: the axis becomes (tiles, 8)."""
+def _tiles(pixels: Array, axis: int, tile: int) -> Array:
+    """Overlapping tiles along an axis, of which M pixels belong to the next, a view: the axis becomes (tiles, tile)."""
     shape, strides = list(pixels.shape), list(pixels.strides)
-    shape[axis : axis + 1] = [(shape[axis] - M) // M, TILE]
+    shape[axis : axis + 1] = [(shape[axis] - M) // M, tile]
     strides[axis : axis + 1] = [M * strides[axis], strides[axis]]
     return as_strided(pixels, shape, strides, writeable=False)
 
 
-def _rows_transformed(x: Array, block: Block, columns: int, start: tuple[int, int]) -> Array:
-    """B' along the columns: (rows, 11, 4*columns + 4, images*C)."""
-    pixels = _pixels(x, block, columns, start, TILE - M, "pixels")
+def _rows_transformed(x: Array, block: Block, columns: int, start: tuple[int, int], inputs: Array) -> Array:
+    """B' along the columns: (rows, places, M*columns + M, images*C)."""
+    pixels = _pixels(x, block, columns, start, M, "pixels")
     n = pixels.shape[2] * pixels.shape[3]
-    out = scratch("rows transformed", (block.rows, PLACES, columns + 1, M * n), x.dtype)
+    out = scratch("rows transformed", (block.rows, len(inputs), columns + 1, M * n), x.dtype)
     # Four pixels of all images at a time: BLAS packs what is larger, which takes longer than the product.
-    source = _tiles(pixels.reshape(len(pixels), columns + 1, M * n), 0)
-    np.matmul(INPUTS.astype(x.dtype), source.transpose(0, 2, 1, 3), out=out.transpose(0, 2, 1, 3))
-    return out.reshape(block.rows, PLACES, M * (columns + 1), n)
+    source = _tiles(pixels.reshape(len(pixels), columns + 1, M * n), 0, inputs.shape[1])
+    np.matmul(inputs, source.transpose(0, 2, 1, 3), out=out.transpose(0, 2, 1, 3))
+    return out.reshape(block.rows, len(inputs), M * (columns + 1), n)
 
 
 def _inputs(rows: Array, i: int, inputs: Array, out: Array) -> None:
-    """Row i of B' d B, of all tiles: (11, rows, columns, images*C)."""
-    np.matmul(inputs, _tiles(rows[:, i], 1), out=out.transpose(1, 2, 0, 3))
+    """Row i of B' d B, of all tiles: (places, rows, columns, images*C)."""
+    np.matmul(inputs, _tiles(rows[:, i], 1, inputs.shape[1]), out=out.transpose(1, 2, 0, 3))
 
 
 def correlate(
-    x: Array, u: Array, bias: Array | None, y: Array, pad: tuple[int, int], relu: bool
+    x: Array, u: Array, bias: Array | None, y: Array, pad: tuple[int, int], relu: bool, form: Form = FORM
 ) -> list[tuple[int, int]]:
-    """y (N,P,Q,K) of x (N,H,W,C), transformed filters (121, C, K), ``pad`` rows above and columns before, bias (K,).
+    """y (N,P,Q,K) of x (N,H,W,C), transformed filters (places, C, K), ``pad`` rows above and columns before, bias (K,).
 
     Returns the images [first, last) of the blocks whose results are not all finite: there a tile's outputs have
     spoilt each other.
     """
     c, k = u.shape[1:]
     columns = -(-y.shape[2] // M)
-    inputs, outputs = INPUTS.astype(x.dtype), OUTPUTS.astype(x.dtype)
+    inputs, outputs = form.inputs.astype(x.dtype), form.outputs.astype(x.dtype)
+    places, every = len(inputs), form.every_output
     nothing = np.zeros(k, y.dtype)
     spoilt: list[tuple[int, int]] = []
 
     def run(block: Block) -> None:
-        rows = _rows_transformed(x, block, columns, (-pad[0], -pad[1]))
+        rows = _rows_transformed(x, block, columns, (-pad[0], -pad[1]), inputs)
         shape = (block.rows, columns, block.images)
-        v = scratch("tiles", (PLACES, *shape[:2], block.images * c), x.dtype)
-        m = scratch("products", (PLACES, *shape[:2], block.images * k), x.dtype)
-        across = scratch("across", (PLACES, *shape[:2], M, block.images * k), x.dtype)
-        for i in range(PLACES):
+        v = scratch("tiles", (places, *shape[:2], block.images * c), x.dtype)
+        m = scratch("products", (places, *shape[:2], block.images * k), x.dtype)
+        across = scratch("across", (places, *shape[:2], M, block.images * k), x.dtype)
+        for i in range(places):
             _inputs(rows, i, inputs, v)
-            products = m.reshape(PLACES, -1, k)
-            np.matmul(v.reshape(PLACES, -1, c), u[PLACES * i : PLACES * (i + 1)], out=products)
-            if i == EVERY_OUTPUT and bias is not None:
-                np.add(products[EVERY_OUTPUT], bias, out=products[EVERY_OUTPUT])
+            products = m.reshape(places, -1, k)
+            np.matmul(v.reshape(places, -1, c), u[places * i : places * (i + 1)], out=products)
+            if i == every and bias is not None:
+                np.add(products[every], bias, out=products[every])
             np.matmul(outputs, m.transpose(1, 2, 0, 3), out=across[i])
         result = scratch("outputs", (block.rows, M, columns, M * block.images * k), x.dtype)
-        lines = across.reshape(PLACES, block.rows, columns, -1)
+        lines = across.reshape(places, block.rows, columns, -1)
         np.matmul(outputs, lines.transpose(1, 2, 0, 3), out=result.transpose(0, 2, 1, 3))
         if not np.isfinite(result.reshape(-1, k) @ nothing).all():
             spoilt.append((block.image, block.image_end))
@@ -232,7 +244,7 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry, direct: Callable[..., Array]) 
             add(block, sums[index], block is work[first])
 
     def add(block: Block, total: Array, first: bool) -> None:
-        rows = _rows_transformed(x, block, columns, (-g.pad_top, -g.pad_left))
+        rows = _rows_transformed(x, block, columns, (-g.pad_top, -g.pad_left), inputs)
         shape, n = (PLACES, block.rows, columns), block.images * k
         gradients = _pixels(dy, block, columns, (0, 0), 0, "gradients").reshape(block.rows, M, columns, M * n)
         down = scratch("down", (block.rows, PLACES, columns, M * n), x.dtype)
