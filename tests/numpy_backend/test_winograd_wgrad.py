@@ -46,7 +46,7 @@ def arrays(g: Conv2dGeometry, dtype: Any, seed: int = 0) -> tuple[Any, Any]:
 
 def blocks_of(tiles: int, runs: int) -> Any:
     """Blocks of about so many tiles, in so many runs."""
-    return patch.multiple(winograd_wgrad, LEAST_TILES=tiles, BLOCK_BYTES=0, RUNS=runs)
+    return patch.multiple(winograd_wgrad, TILES=tiles, RUNS=runs)
 
 
 @quick
@@ -63,9 +63,9 @@ def test_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int, tiles: int
 NAMED = {
     "whole tiles": Conv2dGeometry.of((2, 64, 12, 16), (64, 64, 3, 3), padding=1),
     "odd, more outputs than inputs": Conv2dGeometry.of((3, 48, 9, 11), (80, 48, 3, 3), padding=2),
-    "no padding": Conv2dGeometry.of((2, 72, 13, 14), (56, 72, 3, 3)),
-    "padding of one side": Conv2dGeometry.of((2, 56, 12, 13), (64, 56, 3, 3), padding=((2, 0), (0, 2))),
-    "many filters": Conv2dGeometry.of((3, 224, 10, 10), (256, 224, 3, 3), padding=1),
+    "no padding": Conv2dGeometry.of((3, 72, 13, 14), (56, 72, 3, 3)),
+    "padding of one side": Conv2dGeometry.of((3, 56, 12, 13), (64, 56, 3, 3), padding=((2, 0), (0, 2))),
+    "many filters": Conv2dGeometry.of((4, 224, 10, 10), (256, 224, 3, 3), padding=1),
     "one wide image": Conv2dGeometry.of((1, 64, 6, 130), (64, 64, 3, 3), padding=1),
 }
 

@@ -9,13 +9,13 @@ where * multiplies element by element, for each filter and each input channel. S
 (K, tiles) x (tiles, C), whose inner size is the number of tiles, and G' ... G comes once, at the end. A has only 0, 1
 and -1 as B has; its places 0 and 3 only pick, so 4 of the 16 transformed gradients are gradients and 8 are one sum.
 
-A block of tiles goes through its 16 products one by one, each right after its operands were made. Blocks follow each
-other in a few runs with sums of their own, which are added in a fixed order.
+A block of tiles goes through its 16 products one by one, each right after its operands were made, so that they stay
+in cache. Blocks follow each other in a few runs with sums of their own, which are added in a fixed order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,18 @@ from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.tiles import fill, tile_blocks
 from gpucnn.backends.numpy.windows import Block, spans
-from gpucnn.backends.numpy.winograd import transform_row
+from gpucnn.backends.numpy.winograd import SMALL_PRODUCT, Step, transform_step
 from gpucnn.geometry import Conv2dGeometry
 
 Array = NDArray[Any]
 
-BLOCK_BYTES = 1 << 20  # of a block's pixels and gradients: half of a core's L2 cache
-LEAST_TILES = 512  # of a block all the same: the inner size that the products want
+TILES = 480  # of a block, about: their pixels, gradients and one product stay in cache
 RUNS = 8  # of blocks, with sums of their own
 SUMS_BYTES = 32 << 20  # of all runs' sums
-FEW_RUNS = 4  # with less of them, the four rows of places are tasks of their own, so that threads can share
+FEW_RUNS = 4  # with less of them, pairs of the four rows of places are tasks of their own, so that threads can share
+PAIRS = ((0, 3), (1, 2))
 SLAB = 1 << 14  # places of filters, for each of the 16, that are transformed back at a time
+LEAST_FILTERS = 16  # of a product that OpenBLAS multiplies without packing its operands, for it to win
 
 
 def wgrad(x: Array, dy: Array, g: Conv2dGeometry, direct: Callable[[Array, Array, Conv2dGeometry], Array]) -> Array:
@@ -45,22 +46,28 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry, direct: Callable[[Array, Array
     ``direct``, of the same arguments, is another way to compute it: for values that are not finite, which the
     transforms would spread over a filter's taps.
     """
-    rows, columns = -(-g.P // 2), -(-g.Q // 2)
-    most = max(LEAST_TILES, BLOCK_BYTES // (4 * (g.C + g.K) * x.itemsize))
-    work = tile_blocks(g.N, rows, columns, most)
+    columns = -(-g.Q // 2)
+    work = tile_blocks(g.N, -(-g.P // 2), columns, TILES)
     if not work:
         return np.zeros(g.weight_shape, x.dtype)
     count = max(1, min(RUNS, SUMS_BYTES // (16 * g.C * g.K * x.itemsize)))
     runs = spans(len(work), -(-len(work) // count))
-    sums = memory.empty((len(runs), 16, g.K, g.C), x.dtype)
-    places = [range(4)] if len(runs) >= FEW_RUNS else [range(i, i + 1) for i in range(4)]
+    sums = memory.empty((len(runs), 4, 4, g.K, g.C), x.dtype)
+    places: list[tuple[int, ...]] = [(0, 1, 2, 3)] if len(runs) >= FEW_RUNS else list(PAIRS)
 
-    def run(task: tuple[int, range]) -> None:
+    def run(task: tuple[int, tuple[int, ...]]) -> None:
         index, rows_of_places = task
-        first, last = runs[index]
+        spaces: dict[tuple[int, int], _Space] = {}
         with short_buffers():
-            for block in work[first:last]:
-                _add_block(x, dy, block, columns, g, rows_of_places, sums[index], block is work[first])
+            for block in work[slice(*runs[index])]:
+                first, shape = not spaces, (block.rows, block.images)
+                if shape not in spaces:
+                    spaces[shape] = _Space(block, columns, rows_of_places, sums[index])
+                space = spaces[shape]
+                fill(space.pixels, x, block, (-g.pad_top, -g.pad_left))
+                fill(space.gradients, dy, block, (0, 0))
+                for operation, a, b, out in space.first_steps if first else space.steps:
+                    operation(a, b, out)
 
     dw = memory.empty(g.weight_shape, x.dtype)
     nothing = np.zeros(g.C, x.dtype)
@@ -68,52 +75,74 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry, direct: Callable[[Array, Array
 
     def finish(slab: tuple[int, int]) -> None:
         part = slice(*slab)
-        total = sums[0, :, part]
+        total = sums[0, :, :, part]
         for other in sums[1:]:
-            np.add(total, other[:, part], out=total)
-        _transform_back(total.reshape(4, 4, *total.shape[1:]), dw[part])
+            np.add(total, other[:, :, part], out=total)
+        _transform_back(total, dw[part])
         finite.append(bool(np.isfinite(dw[part] @ nothing).all()))
 
     with single_blas_thread:
-        for_each(run, [(index, row) for index in range(len(runs)) for row in places])
+        for_each(run, [(index, rows) for index in range(len(runs)) for rows in places])
         for_each(finish, spans(g.K, max(1, SLAB // g.C)))
     return dw if all(finite) else direct(x, dy, g)
 
 
-def _add_block(
-    x: Array, dy: Array, block: Block, columns: int, g: Conv2dGeometry, rows_of_places: range, sums: Array, first: bool
-) -> None:
-    """Adds a block's products to ``sums`` (16, K, C), or makes them their first terms."""
-    # Columns come before rows, so that a column's neighbour is as far for all rows and sums run over all of them.
-    pixels = scratch("pixels", (2, 2, columns + 1, block.rows + 1, block.images, g.C), x.dtype)
-    gradients = scratch("gradients", (2, 2, columns, block.rows, block.images, g.K), x.dtype)
-    fill(pixels.transpose(0, 3, 1, 2, 4, 5), x, block, (-g.pad_top, -g.pad_left))
-    fill(gradients.transpose(0, 3, 1, 2, 4, 5), dy, block, (0, 0))
-    v_row = scratch("v row", (2, columns + 1, block.rows, block.images, g.C), x.dtype)
-    e_row = scratch("e row", gradients.shape[1:], x.dtype)
-    v = scratch("v", v_row[0, 1:].shape, x.dtype)
-    e = scratch("e", e_row.shape[1:], x.dtype)
-    product = scratch("product", sums.shape[1:], x.dtype)
-    for i in rows_of_places:
-        transform_row(pixels.transpose(1, 0, 3, 2, 4, 5), i, v_row.transpose(0, 2, 1, 3, 4))
-        gradients_row = _transform_gradients(gradients, i, e_row)
-        for j in range(4):
-            transform_row(v_row[None], j, v[None])
-            left = _transform_gradients(gradients_row, j, e).reshape(-1, g.K).T
-            right, total = v.reshape(-1, g.C), sums[4 * i + j]
-            if first:
-                np.matmul(left, right, out=total)
-            else:
-                np.matmul(left, right, out=product)
-                np.add(total, product, out=total)
+class _Space:
+    """One thread's buffers for blocks of one shape, and the steps from ``pixels`` and ``gradients`` to ``sums``
+    (4,4,K,C), or, for the first block of a run, to their first terms.
+
+    The views are made once for many blocks: nothing else runs while the interpreter makes them.
+    """
+
+    def __init__(self, block: Block, columns: int, rows_of_places: Sequence[int], sums: Array) -> None:
+        (k, c), dtype = sums.shape[2:], sums.dtype
+        at = (columns, block.rows, block.images)
+        count = columns * block.rows * block.images
+        # Columns come before rows, so that a column's neighbour is as far for all rows and sums run over all of them.
+        pixels = scratch("pixels", (2, 2, columns + 1, block.rows + 1, block.images, c), dtype)
+        gradients = scratch("gradients", (2, 2, *at, k), dtype)
+        self.pixels, self.gradients = pixels.transpose(0, 3, 1, 2, 4, 5), gradients.transpose(0, 3, 1, 2, 4, 5)
+        row_of_pixels = scratch("row of pixels", (2, columns + 1, *at[1:], c), dtype)
+        row_of_gradients = scratch("row of gradients", (2, *at, k), dtype)
+        tiles, transformed = scratch("tiles", (*at, c), dtype), scratch("transformed", (*at, k), dtype)
+        product = scratch("product", (k, c), dtype)
+        filters = _filters_at_a_time(k, c, count)
+        parts = (k // filters, filters, c)
+        self.steps: list[Step] = []
+        self.first_steps: list[Step] = []
+        for i in rows_of_places:
+            row = transform_step(pixels.transpose(1, 0, 3, 2, 4, 5), 1, i, row_of_pixels.transpose(0, 2, 1, 3, 4))
+            steps, of_row = _gradients(gradients, i, row_of_gradients)
+            steps.append(row)
+            for j in range(4):
+                more, left = _gradients(of_row, j, transformed)
+                steps += [*more, transform_step(row_of_pixels, 0, j, tiles)]
+                left = left.reshape(count, *parts[:2]).transpose(1, 2, 0)
+                right, total = tiles.reshape(count, c), sums[i, j]
+                self.steps += [
+                    *steps,
+                    (np.matmul, left, right, product.reshape(parts)),
+                    (np.add, total, product, total),
+                ]
+                self.first_steps += [*steps, (np.matmul, left, right, total.reshape(parts))]
+                steps = []
 
 
-def _transform_gradients(pair: Array, i: int, out: Array) -> Array:
-    """Place i of A along the first axis, of two; place 3 without its sign, which :func:`_transform_back` gives."""
+def _gradients(pair: Array, i: int, out: Array) -> tuple[list[Step], Array]:
+    """Place i of A along the first axis, of two, and the steps to it; place 3 without its sign, which
+    :func:`_transform_back` gives."""
     if i in (0, 3):
-        picked: Array = pair[i // 3]
-        return picked
-    return np.asarray((np.add if i == 1 else np.subtract)(pair[0], pair[1], out=out))
+        return [], pair[i // 3]
+    return [(np.add if i == 1 else np.subtract, pair[0], pair[1], out)], out
+
+
+def _filters_at_a_time(k: int, c: int, count: int) -> int:
+    """How many filters' products with ``count`` tiles of c channels are taken at once: all, or few enough for
+    OpenBLAS to multiply without packing, where they are a power of two that divides all."""
+    filters = k & -k
+    while filters * c * count > SMALL_PRODUCT:
+        filters //= 2
+    return filters if filters >= LEAST_FILTERS else k
 
 
 def _transform_back(m: Array, dw: Array) -> None:
