@@ -219,7 +219,7 @@ def _overlapping(dy: Array, w: Array, dx: Array, rows: Axis, g: Conv2dGeometry) 
         np.copyto(dx[block.image : block.image_end, block.row : block.row_end].reshape(inside.shape), inside)
 
     with single_blas_thread:
-        for_each(run, strips.blocks(dy.shape[0], BLOCK_BYTES // dy.itemsize), dx.size * strips.inner // t // 16)
+        for_each(run, strips.blocks(dy.shape[0], BLOCK_BYTES // dy.itemsize), dx.size * strips.inner // 16)
     return sorted(spoilt)
 
 
@@ -254,7 +254,7 @@ def _correlate(
             np.copyto(out, products.transpose(1, 0, 2, 3))
 
     with single_blas_thread:
-        for_each(run, strips.blocks(x.shape[0], BLOCK_BYTES // y.itemsize), y.size * strips.inner // strips.t // 64)
+        for_each(run, strips.blocks(x.shape[0], BLOCK_BYTES // y.itemsize), y.size * strips.inner // 32)
     return sorted(spoilt)
 
 
@@ -279,7 +279,7 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
                 np.add(sums[index], total, out=sums[index])
 
     with single_blas_thread:
-        for_each(run, range(len(runs)), dy.size * strips.inner // strips.t // 64)
+        for_each(run, range(len(runs)), dy.size * strips.inner // 32)
     if not runs:
         return np.zeros(g.weight_shape, dy.dtype)
     return strips.filters(functools.reduce(np.add, sums))
