@@ -17,6 +17,8 @@ from gpucnn.tensor import Tensor, bool_, float32, int64
 
 Operand = Any  # Tensor, number or NumPy array
 
+LEAST_ON_CPU = 1 << 16  # elements of a sum on the CPU that is worth a primitive
+
 
 def _data(operand: Operand) -> Any:
     return operand.data if isinstance(operand, Tensor) else operand
@@ -51,8 +53,10 @@ def _on_kernel(like: Tensor, ufunc: str, operands: tuple[Operand, ...]) -> Tenso
     None for all else.
     """
     backend, dtype = like.backend, like.dtype
-    if backend.name == "cpu" or ufunc not in ("add", "multiply") or not backend.computes(dtype):
+    if ufunc not in ("add", "multiply") or not backend.computes(dtype):
         return None
+    if backend.name == "cpu" and (ufunc == "multiply" or like.numel() < LEAST_ON_CPU):
+        return None  # NumPy's own operators; large sums take memory that was used before, and both threads
     tensors = [o for o in operands if isinstance(o, Tensor)]
     if any(t.shape != like.shape or t.dtype != dtype or not layout.is_dense(t.data) for t in tensors):
         return None

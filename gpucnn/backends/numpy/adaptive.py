@@ -49,7 +49,8 @@ def adam_step(
 
     def run(p: Array, gradient: Array, m: Array, v: Array, largest: Array | None, own: AdamNumbers) -> None:
         real = p.dtype.type
-        g = direction(p, gradient, 0.0 if own.decoupled else own.weight_decay, own.maximize)
+        decay = 0.0 if own.decoupled else own.weight_decay
+        g = direction(p, gradient, decay, own.maximize) if decay or own.maximize else gradient
         taken = scratch("taken", p.shape, p.dtype)
         if own.decoupled and own.weight_decay:
             np.multiply(p, real(1 - own.lr * own.weight_decay), out=p)

@@ -8,13 +8,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucnn.backends.numpy import memory
+from gpucnn.backends.numpy.elementwise import pieces, zeros
+from gpucnn.backends.numpy.threads import for_each
+
 Array = NDArray[Any]
 
 
 def add(x: Array, y: Array, activation: str | None = None) -> Array:
     """x + y, with ``activation="relu"`` max(x + y, 0)."""
-    z: Array = np.add(x, y)
-    return np.maximum(z, z.dtype.type(0), out=z) if activation == "relu" else z
+    if x.shape != y.shape or x.dtype != y.dtype or not (x.flags.c_contiguous and y.flags.c_contiguous):
+        z: Array = np.add(x, y)
+        return np.maximum(z, z.dtype.type(0), out=z) if activation == "relu" else z
+    z = memory.empty(x.shape, x.dtype)
+    flat_x, flat_y, flat_z, nothing = x.reshape(-1), y.reshape(-1), z.reshape(-1), zeros(x.dtype)
+
+    def run(piece: slice) -> None:
+        out = flat_z[piece]
+        np.add(flat_x[piece], flat_y[piece], out=out)
+        if activation == "relu":
+            np.maximum(out, nothing[: len(out)], out=out)
+
+    for_each(run, pieces(x.size), x.size)
+    return z
 
 
 def scale(x: Array, factor: float, by: Array | None = None, dtype: Any = None) -> Array:
