@@ -43,7 +43,7 @@ LEAST_INNER = 24  # its inner size, likewise
 LEAST_ROWS = 128  # of a product where that is a matter of choice
 STRAIGHT = 16  # rows of a product from which it writes into y itself
 BLOCK_BYTES = 1 << 20  # of one block's outputs, which stay in cache until ReLU is done
-WGRAD_BYTES = 1 << 20  # of one block's output gradients: fewer calls, in which two threads wait for the interpreter less
+WGRAD_BYTES = 1 << 20  # of one block's output gradients: fewer calls, in which two threads wait less
 SUMS_BYTES = 1 << 20  # of the products of several output rows, which are then added up
 RUNS = 8  # running sums of wgrad, each over its own blocks
 
