@@ -1,5 +1,5 @@
 """The single operators that benchmarks/ measures: those of the lecture network, LeNet-5 and ResNet-9 in training at
-batch 128, and those of VGG-16 on two images of 224 x 224 (K. Simonyan, A. Zisserman, arXiv 1409.1556, configuration D).
+batch 128, and those of VGG-16 on 8 images of 224 x 224 (K. Simonyan, A. Zisserman, arXiv 1409.1556, configuration D).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn.bench.shapes import Shape
 
-BATCH, VGG_BATCH = 128, 2
+BATCH, VGG_BATCH = 128, 8
 CONV_DIRECTIONS = ("fprop", "dgrad", "wgrad")
 DIRECTIONS = ("forward", "backward")
 TINY_BATCH, TINY_SIDE, TINY_CHANNELS = 2, 12, 8
