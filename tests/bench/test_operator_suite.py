@@ -26,11 +26,11 @@ def test_the_table_has_every_operator_of_the_four_networks() -> None:
     assert {case.network for case in CASES} == {"lecture", "lenet5", "resnet9", "vgg16"}
     kinds = ["conv", "max_pool", "relu", "lrn", "batch_norm", "linear", "cross_entropy"]
     assert list(dict.fromkeys(case.operator for case in CASES)) == kinds
-    assert {case.sizes[0][0] for case in CASES} == {128, 2}
+    assert {case.sizes[0][0] for case in CASES} == {128, 8}
     shapes = {case.name: case.shape for case in CASES}
     assert shapes["conv-lecture-conv2-128x64x12x12-64x5x5"] == "128x64x12x12 64x5x5"
     assert "max_pool-lecture-pool1-128x64x24x24-3s2" in shapes
-    assert shapes["linear-vgg16-fc6-2x25088-4096"] == "2x25088 4096"
+    assert shapes["linear-vgg16-fc6-8x25088-4096"] == "8x25088 4096"
 
 
 @pytest.mark.parametrize("network", ["lecture", "lenet5", "resnet9"])
