@@ -34,14 +34,17 @@ def test_relu(shape: tuple[int, ...], dtype: Any, seed: int) -> None:
     assert y.dtype == dx.dtype == dtype and y.shape == dx.shape == shape
 
 
+@pytest.mark.parametrize("repeats", [1, 3001, 40000], ids=["one run", "runs and a rest", "pieces for threads"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_relu_of_values_that_are_not_finite(dtype: Any) -> None:
-    x = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45, 2.0, 3.0], dtype)
-    y = backend.relu_forward(x)
-    np.testing.assert_array_equal(y, np.array([np.nan, np.inf, 0, 0, 0, dtype(1e-45), 2, 3], dtype))
-    dx = backend.relu_backward(np.array([1, 2, np.inf, np.nan, np.inf, 5, -np.inf, np.nan], dtype), y)
+def test_relu_of_values_that_are_not_finite(dtype: Any, repeats: int) -> None:
+    def many(*values: Any) -> Any:
+        return np.tile(np.array(values, dtype), repeats)
+
+    y = backend.relu_forward(many(np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45, 2.0, 3.0))
+    np.testing.assert_array_equal(y, many(np.nan, np.inf, 0, 0, 0, dtype(1e-45), 2, 3))
+    dx = backend.relu_backward(many(1, 2, np.inf, np.nan, np.inf, 5, -np.inf, np.nan), y)
     small = 5 if dtype(1e-45) > 0 else 0
-    np.testing.assert_array_equal(dx, np.array([0, 2, 0, 0, 0, small, -np.inf, np.nan], dtype))
+    np.testing.assert_array_equal(dx, many(0, 2, 0, 0, 0, small, -np.inf, np.nan))
 
 
 @quick

@@ -17,6 +17,9 @@ from gpucnn.backends.numpy.windows import spans
 Array = NDArray[Any]
 
 PIECE = 1 << 16  # elements: 256 KiB of float32
+RUN = 1 << 13  # elements of zeros that stay in L1; NumPy copies runs shorter than its buffer, which is that long
+LARGE = 1 << 18  # elements of a piece that another thread may take
+ALONE = 1 << 18  # elements, below which two threads take as long as one
 BITS = {4: np.int32, 8: np.int64}  # integers as wide as a float
 
 
@@ -46,35 +49,46 @@ def select(values: Array, wins: Array, out: Array) -> None:
 def relu_forward(x: Array) -> Array:
     """max(x, 0), NaN kept."""
     y = memory.empty(x.shape, x.dtype)
-    flat_x, flat_y, nothing = x.reshape(-1), y.reshape(-1), zeros(x.dtype)
-
-    def run(piece: slice) -> None:
-        np.maximum(flat_x[piece], nothing[: piece.stop - piece.start], out=flat_y[piece])
-
-    _in_pieces(run, x.size, x.size // 2)
+    _in_pieces(_rectify_in_cache if x.size <= ALONE else _rectify, x.reshape(-1), y.reshape(-1))
     return y
+
+
+def _rectify_in_cache(x: Array, y: Array) -> None:
+    nothing, whole = zeros(x.dtype), x.size & -RUN
+    if whole > RUN:
+        np.maximum(x[:whole].reshape(-1, RUN), nothing[:RUN], out=y[:whole].reshape(-1, RUN))
+        x, y = x[whole:], y[whole:]
+    if x.size:
+        np.maximum(x, nothing[: x.size], out=y)
+
+
+def _rectify(x: Array, y: Array) -> None:
+    np.maximum(x, 0, out=y)  # as fast as memory is
 
 
 def relu_backward(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
     dx = memory.empty(dy.shape, dy.dtype)
-    flat_dy, flat_y, flat_dx, nothing = dy.reshape(-1), y.reshape(-1), dx.reshape(-1), zeros(y.dtype)
-
-    def run(piece: slice) -> None:
-        size = piece.stop - piece.start
-        wins = scratch("wins", (size,), np.bool_)
-        np.greater(flat_y[piece], nothing[:size], out=wins)
-        select(flat_dy[piece], wins, flat_dx[piece])
-
-    _in_pieces(run, dy.size, dy.size)
+    _in_pieces(_pass_where_positive, dy.reshape(-1), y.reshape(-1), dx.reshape(-1))
     return dx
 
 
-def _in_pieces(run: Callable[[slice], None], size: int, work: int) -> None:
-    if size <= PIECE:
-        run(slice(0, size))
+def _pass_where_positive(dy: Array, y: Array, dx: Array) -> None:
+    wins = scratch("wins", y.shape, np.bool_)
+    np.greater(y, 0, out=wins)  # an array of zeros would take longer here
+    select(dy, wins, dx)
+
+
+def _in_pieces(run: Callable[..., None], *arrays: Array) -> None:
+    """``run`` on matching pieces of flat arrays: one, or an even number of large ones, because two threads with shorter
+    calls of NumPy mostly wait for each other.
+    """
+    size = arrays[0].size
+    if size <= ALONE:
+        run(*arrays)
     else:
-        for_each(run, pieces(size), work)
+        parts = spans(size, -(-size // (2 * -(-size // (2 * LARGE)))))
+        for_each(lambda part: run(*[array[part[0] : part[1]] for array in arrays]), parts, size)
 
 
 def dropout(x: Array, p: float, key: tuple[int, int, int]) -> Array:
