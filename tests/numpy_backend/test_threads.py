@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -165,6 +166,67 @@ def test_blas_is_held_to_one_thread_whichever_thread_calls() -> None:
     assert all(count == min(expected, available) for count, expected in seen)
 
 
+class _Controller:
+    """A library as threadpoolctl shows it, with a count of its own for each thread, 4 at first."""
+
+    def __init__(self, internal_api: str, threading_layer: str) -> None:
+        self.internal_api, self.threading_layer = internal_api, threading_layer
+        self.counts = threading.local()
+
+    def get_num_threads(self) -> int:
+        return getattr(self.counts, "count", 4)
+
+    def set_num_threads(self, count: int) -> None:
+        self.counts.count = count
+
+
+@pytest.mark.parametrize("kind", [("mkl", "intel"), ("openblas", "openmp")])
+def test_where_each_thread_has_a_count_of_its_own_each_holds_it(
+    kind: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threadpoolctl
+
+    library = _Controller(*kind)
+
+    class Found:
+        lib_controllers = (library,)
+
+        def select(self, **_: Any) -> Any:
+            return self
+
+    monkeypatch.setattr(threadpoolctl, "ThreadpoolController", Found)
+    blas, pool = threads._Blas(), threads._Pool()
+    monkeypatch.setattr(threads, "_blas", blas)
+    pool.size = 3
+    counts: list[int] = []
+    together = threading.Barrier(3)
+
+    def product(item: int) -> None:
+        together.wait(timeout=60)
+        counts.append(library.get_num_threads())
+
+    pool.run(threads._Job(lambda item: together.wait(60), range(3)), 2)  # starts the threads before any product
+    with blas:
+        pool.run(threads._Job(product, range(3)), 2)
+    assert counts == [1, 1, 1]
+
+    def call() -> None:
+        with blas:
+            with blas:
+                counts.append(library.get_num_threads())
+            counts.append(library.get_num_threads())
+        counts.append(library.get_num_threads())
+
+    counts.clear()
+    caller = threading.Thread(target=call)
+    with blas:
+        caller.start()
+        caller.join()
+        counts.append(library.get_num_threads())
+    counts.append(library.get_num_threads())
+    assert counts == [1, 1, 4, 1, 4]
+
+
 def test_an_error_in_a_block_reaches_the_caller_and_the_pool_works_on() -> None:
     threads.set_thread_count(3)
 
@@ -209,6 +271,32 @@ def test_what_a_job_held_is_free_when_it_ends() -> None:
         return weakref.ref(held)
 
     assert all(hold()() is None for _ in range(200))
+
+
+def test_what_a_job_held_is_free_when_it_has_failed() -> None:
+    """The error's traceback has the frames of the calls: no cycle may keep them until garbage is collected."""
+    threads.set_thread_count(3)
+
+    class Memory:
+        pass
+
+    def hold() -> weakref.ref[Memory]:
+        held = Memory()
+
+        def fail(item: int) -> None:
+            raise ZeroDivisionError(held)
+
+        with pytest.raises(ZeroDivisionError):
+            threads.for_each(fail, range(3))
+        return weakref.ref(held)
+
+    gc.collect()
+    gc.disable()
+    try:
+        references = [hold() for _ in range(20)]
+        assert all(reference() is None for reference in references)
+    finally:
+        gc.enable()
 
 
 def test_an_overflow_is_no_warning_in_any_thread() -> None:

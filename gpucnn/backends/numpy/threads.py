@@ -67,8 +67,12 @@ class _Job:
         while left:
             left -= self.done.get()
         del self.function  # a helper yet to come would keep its arrays alive
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame: a cycle would keep the arrays alive, too
 
 
 class _Pool:
@@ -114,53 +118,83 @@ class _Pool:
 
 
 class _Blas:
-    """Holds the BLAS libraries to one thread while at least one primitive runs, and gives them their threads back."""
+    """Holds the BLAS libraries to one thread while at least one primitive runs, and gives them their threads back.
+
+    Most have one count for the process. Where each thread has a count of its own (MKL, OpenBLAS under OpenMP), every
+    thread that calls holds its own, and those of the pool hold theirs for good.
+    """
 
     def __init__(self) -> None:
-        self.libraries: list[_Library] | None = None
+        self.shared: list[_Library] | None = None
+        self.by_thread: list[_Library] = []
         self.lock = threading.Lock()
         self.users = 0
         self.held: list[tuple[_Library, int]] = []  # those that have more than one thread, and how many
+        self.local = threading.local()
 
     def __enter__(self) -> None:
         with self.lock:
             self.users += 1
             if self.users == 1:
-                if self.libraries is None:
-                    from threadpoolctl import ThreadpoolController  # finds the libraries in 1 ms: once
-
-                    found = ThreadpoolController().select(user_api="blas").lib_controllers
-                    self.libraries = [_Library(library) for library in found]
-                for library in self.libraries:
-                    count = library.get()
-                    if count != 1:
-                        library.set(1)
-                        self.held.append((library, count))
+                self.held = _limited(self._find() if self.shared is None else self.shared)
+        if self.by_thread:
+            self._held_here().append(_limited(self.by_thread))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.by_thread:
+            _give_back(self._held_here().pop())
         with self.lock:
             self.users -= 1
-            if not self.users:
-                self._give_back()
+            if self.held and not self.users:
+                _give_back(self.held)
 
-    def _give_back(self) -> None:
-        while self.held:
-            library, count = self.held.pop()
-            library.set(count)
+    def _find(self) -> list[_Library]:
+        """The libraries with one count for all, once those by thread are known too."""
+        if self.shared is None:
+            from threadpoolctl import ThreadpoolController  # finds the libraries in 1 ms: once
+
+            found = [_Library(library) for library in ThreadpoolController().select(user_api="blas").lib_controllers]
+            self.by_thread = [library for library in found if library.by_thread]
+            self.shared = [library for library in found if not library.by_thread]
+        return self.shared
+
+    def _held_here(self) -> list[list[tuple[_Library, int]]]:
+        """What each of this thread's entries holds, the outermost first."""
+        if not hasattr(self.local, "held"):
+            self.local.held = []
+        return self.local.held  # type: ignore[no-any-return]
 
     def limit_this_thread(self) -> None:
-        """Where each thread has a limit of its own, as under OpenMP, a worker sets its own, for good."""
-        for library in self.libraries or ():
-            if library.by_thread:
-                library.set(1)
+        """For good."""
+        with self.lock:
+            self._find()
+        for library in self.by_thread:
+            library.set(1)
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
         if self.users:
             self.users = 0
-            self._give_back()
+            _give_back(self.held)
+
+
+def _limited(libraries: Sequence[_Library]) -> list[tuple[_Library, int]]:
+    """Sets those that have more to one thread, and says how many they had."""
+    held = []
+    for library in libraries:
+        count = library.get()
+        if count != 1:
+            library.set(1)
+            held.append((library, count))
+    return held
+
+
+def _give_back(held: list[tuple[_Library, int]]) -> None:
+    while held:
+        library, count = held.pop()
+        library.set(count)
 
 
 class _Library:
@@ -173,9 +207,10 @@ class _Library:
     def __init__(self, controller: Any) -> None:
         self.get: Callable[[], int] = controller.get_num_threads
         self.set: Callable[[int], Any] = controller.set_num_threads
-        layer = getattr(controller, "threading_layer", None)
-        self.by_thread = layer == "openmp"
-        if controller.internal_api == "openblas" and not self.by_thread:
+        under_openmp = getattr(controller, "threading_layer", None) == "openmp"
+        openblas = controller.internal_api == "openblas"
+        self.by_thread = (openblas and under_openmp) or controller.internal_api == "mkl"
+        if openblas and not under_openmp:
             for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
                 setter = getattr(controller.dynlib, f"{prefix}openblas_set_num_threads{suffix}", None)
                 if setter is not None:
