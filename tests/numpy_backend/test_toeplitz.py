@@ -32,6 +32,9 @@ def check_operators(g: Conv2dGeometry, dtype: Any, seed: int) -> None:
     np.testing.assert_array_equal(fprop(x, w, bias, g, "relu"), np.maximum(y, 0))
     check(dgrad(dy, w, g), reference.conv2d_dgrad, dy, w, g)
     check(toeplitz.wgrad(x, dy, g), reference.conv2d_wgrad, x, dy, g)
+    dw, db = toeplitz.wgrad_and_bias(x, dy, g)
+    check(dw, reference.conv2d_wgrad, x, dy, g)
+    check(db, reference.bias_grad, dy)
 
 
 @quick
@@ -91,7 +94,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for count in (1, 2, 3):
             threads.set_thread_count(count)
-            results.append((fprop(x, w, None, g, None), dgrad(dy, w, g), toeplitz.wgrad(x, dy, g)))
+            results.append((fprop(x, w, None, g, None), dgrad(dy, w, g), *toeplitz.wgrad_and_bias(x, dy, g)))
     finally:
         threads.set_thread_count(before)
     for other in results[1:]:

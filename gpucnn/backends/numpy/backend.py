@@ -66,7 +66,7 @@ class NumpyBackend(Backend):
     def conv2d_wgrad(
         self, x: Array, dy: Array, g: Conv2dGeometry, bias: bool = False, tf32: bool = False
     ) -> tuple[Array, Array | None]:
-        return conv2d.wgrad(x, dy, g), conv2d.bias_grad(dy) if bias else None
+        return conv2d.wgrad_and_bias(x, dy, g) if bias else (conv2d.wgrad(x, dy, g), None)
 
     def bias_grad(self, dy: Array) -> Array:
         return conv2d.bias_grad(dy)

@@ -65,6 +65,13 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     return _WGRAD[methods.wgrad_method(g)](x, dy, g)
 
 
+def wgrad_and_bias(x: Array, dy: Array, g: Conv2dGeometry) -> tuple[Array, Array]:
+    """:func:`wgrad` and :func:`bias_grad`, which few channels have from the same products."""
+    if methods.wgrad_method(g) == methods.TOEPLITZ:
+        return toeplitz.wgrad_and_bias(x, dy, g)
+    return wgrad(x, dy, g), bias_grad(dy)
+
+
 def windows_fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation: str | None = None) -> Array:
     """:func:`fprop` by windows, whatever the sizes."""
     y = memory.empty(g.output_shape, x.dtype)

@@ -8,7 +8,8 @@ with those of other output rows. One product with the filters, repeated t times 
 matrix, gives t outputs of K channels at once. As GEMMs, for each output row p:
 
     fprop   y_p (M, t*K)            = windows (M, R*reach*C) x band (R*reach*C, t*K)
-    wgrad   band (R*reach*C, t*K)  += windows transposed x dy_p (M, t*K); dw is the sum along its diagonals
+    wgrad   band (R*reach*C, t*K)  += windows transposed x dy_p (M, t*K); dw is the sum along its diagonals, and the
+            bias' gradient one more row, from windows that end with a one
     dgrad   fprop of dy, phase by phase, with reversed filters; with few channels in x, for each row h of dx
             row_h (M, reach*C)     = windows (M, R*t*K) x band (R*t*K, reach*C): what t columns of dy give to the
             columns of dx that they reach, and the strips' rows are added where they overlap
@@ -133,8 +134,9 @@ class Strips:
         return band.reshape(self.inner, self.t * k)
 
     def filters(self, band: Array) -> Array:
-        """The sum along the diagonals of ``band``: (K,R,S,C)."""
+        """The sum along the diagonals of ``band``, without the bias' row: (K,R,S,C)."""
         s, c = self.columns.taps, self.channels
+        band = band.reshape(self.rows.taps, self.length, self.t, self.k)[:, : self.length - self.ones]
         band = band.reshape(self.rows.taps, -1, c, self.t, self.k)
         total = band[:, :s, :, 0].copy()
         for i in range(1, self.t):
@@ -206,7 +208,7 @@ def _overlapping(dy: Array, w: Array, dx: Array, rows: Axis, g: Conv2dGeometry) 
         windows = strips.windows(dy, block)
         products = scratch("products", (block.rows, block.images, strips.count, reach), dy.dtype)
         np.matmul(_together(windows), band, out=products.reshape(block.rows, -1, reach))
-        if t > 1 and not np.isfinite(products.sum()):
+        if t > 1 and not _finite(dy, rows, block):
             spoilt.add((block.image, block.image_end))
         sums = scratch("sums", (block.rows, block.images, width), dy.dtype)
         sums.fill(0)
@@ -246,7 +248,7 @@ def _correlate(
         else:
             products = scratch("products", (block.rows, block.images, *nothing.shape), y.dtype)
             np.matmul(_together(windows), band, out=products.reshape(block.rows, -1, band.shape[1]))
-        if strips.t > 1 and not np.isfinite(products.sum()):
+        if strips.t > 1 and not _finite(x, rows, block):
             spoilt.add((block.image, block.image_end))
         if relu:
             np.maximum(products, nothing, out=products)
@@ -261,9 +263,21 @@ def _correlate(
 def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     """dw (K,R,S,C) of x (N,H,W,C) and dy (N,P,Q,K)."""
     strips = Strips.of(*axes(g), g.C, g.K)
-    work = strips.blocks(g.N, WGRAD_BYTES // dy.itemsize)
+    return strips.filters(_band_gradient(x, dy, strips, g.N))
+
+
+def wgrad_and_bias(x: Array, dy: Array, g: Conv2dGeometry) -> tuple[Array, Array]:
+    """:func:`wgrad`, and the bias' gradient (K,) from the same products: dy is read once."""
+    strips = Strips.of(*axes(g), g.C, g.K, ones=1)
+    band = _band_gradient(x, dy, strips, g.N)
+    return strips.filters(band), band[strips.length - 1].reshape(strips.t, g.K).sum(axis=0)
+
+
+def _band_gradient(x: Array, dy: Array, strips: Strips, images: int) -> Array:
+    """The gradient of the band (inner, t*K)."""
+    work = strips.blocks(images, WGRAD_BYTES // dy.itemsize)
     runs = spans(len(work), -(-len(work) // RUNS)) if work else []
-    shape = strips.inner, strips.t * g.K
+    shape = strips.inner, strips.t * strips.k
     sums = np.zeros((len(runs), *shape), dy.dtype)
     rows_at_once = max(SUMS_BYTES // sums[:1].nbytes, 1) if runs else 1
 
@@ -280,9 +294,13 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
 
     with single_blas_thread:
         for_each(run, range(len(runs)), dy.size * strips.inner // 32)
-    if not runs:
-        return np.zeros(g.weight_shape, dy.dtype)
-    return strips.filters(functools.reduce(np.add, sums))
+    return functools.reduce(np.add, sums) if runs else np.zeros(shape, dy.dtype)
+
+
+def _finite(x: Array, rows: Axis, block: Block) -> bool:
+    """Whether all values that a block reads of x are finite (and their sum: a few huge ones cost a detour only)."""
+    low, high = rows.reads(block.row, block.row_end)
+    return bool(np.isfinite(x[block.image : block.image_end, max(low, 0) : max(high, 0)].sum()))
 
 
 def _together(windows: Array) -> Array:
