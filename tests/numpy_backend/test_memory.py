@@ -152,6 +152,61 @@ def test_where_the_system_has_no_memory_what_is_kept_is_given_back_first(monkeyp
     assert failures and made.nbytes == 30 * MIB
 
 
+@pytest.mark.parametrize("shape", [(1 << 45,), (1 << 62,)])
+def test_too_large_an_array_is_numpys_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises((MemoryError, ValueError)) as theirs:
+        np.empty(shape, np.float32)
+    with pytest.raises(theirs.type, match=r"Unable to allocate|array is too big") as ours:
+        memory.empty(shape, np.float32)
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_where_no_buffer_can_be_had_numpy_may_have_memory_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(size: int) -> Any:
+        raise OSError(12, "Cannot allocate memory")  # too many mappings, for instance
+
+    monkeypatch.setattr(memory, "_new_buffer", refuse)
+    made = array(3 * MIB)
+    assert made.flags.owndata and made.nbytes == 3 * MIB
+
+
+def test_garbage_collected_in_the_middle_of_a_call_may_want_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, inner = memory._new_buffer, []
+
+    def collecting(size: int) -> Any:
+        inner.append(array(2 * MIB))  # as a __del__ would
+        memory.release()
+        return real(size)
+
+    state = memory._memory
+    array(5 * MIB)
+    monkeypatch.setattr(memory, "_new_buffer", collecting)
+    made = array(2 * MIB)
+    made.fill(1)
+    inner[0].fill(2)
+    assert made.all() and (made == 1).all()
+    assert state.lent == 2 * MIB and state.kept == sum(size * len(buffers) for size, buffers in state.free.items())
+
+
+def test_what_a_finalizer_sees_or_saves_from_a_cycle_of_garbage_keeps_its_memory() -> None:
+    """Weak references into a cycle call back before finalizers run; an array itself is not part of one."""
+    saved: list[np.ndarray[Any, Any]] = []
+
+    class Holder:
+        def __init__(self) -> None:
+            self.own, self.array = self, array(3 * MIB)
+            self.array.fill(7)
+
+        def __del__(self) -> None:
+            array(3 * MIB).fill(1)
+            saved.append(self.array)
+
+    Holder()
+    gc.collect()
+    array(3 * MIB).fill(2)
+    assert len(saved) == 1 and (saved[0] == 7).all()
+
+
 def test_a_cycle_of_garbage_gives_its_memory_back() -> None:
     cycle: list[Any] = [array(3 * MIB)]
     place = address(cycle[0])

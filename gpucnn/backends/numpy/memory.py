@@ -63,8 +63,9 @@ class _Memory:
     """The buffers; ``size`` is always that of a buffer."""
 
     def __init__(self) -> None:
-        # Collecting garbage may call this from anywhere, from within itself too.
+        # Collecting garbage may call this from anywhere, from within itself too: one lock a thread, and a mark.
         self.lock = threading.RLock()
+        self.busy = False
         self.free: dict[int, list[tuple[int, Any]]] = {}  # by size: when it came back, and the buffer
         self.leases: dict[int, _Lease] = {}  # a weak reference must live to call back
         self.returned: deque[_Lease] = deque()
@@ -74,19 +75,25 @@ class _Memory:
     def empty(self, shape: Any, dtype: Any, size: int) -> Array:
         """An array lent a buffer of ``size`` bytes, or of a little more."""
         with self.lock:
-            self._take_back()
-            size, buffer = self._find(size)
-            if buffer is None:
-                self._drop(self._most() - size)
-                buffer = self._make(size)
-            array = np.ndarray(shape, dtype, buffer, buffer.start)
-            lease = _Lease(array, self.returned.append)
-            lease.buffer, lease.size = buffer, size
-            self.leases[id(lease)] = lease
-            self.lent += size
-            if self.lent > self.peak:
-                self.peak = self.lent
-            return array
+            if self.busy:
+                return np.empty(shape, dtype)
+            self.busy = True
+            try:
+                self._take_back()
+                size, buffer = self._find(size)
+                if buffer is None:
+                    self._drop(self._most() - size)
+                    buffer = self._make(size)
+                array = np.ndarray(shape, dtype, buffer, buffer.start)
+                lease = _Lease(array, self.returned.append)
+                lease.buffer, lease.size = buffer, size
+                self.leases[id(lease)] = lease
+                self.lent += size
+                if self.lent > self.peak:
+                    self.peak = self.lent
+                return array
+            finally:
+                self.busy = False
 
     def _take_back(self) -> None:
         """Keeps the buffers whose arrays are gone, as many as may be kept."""
@@ -95,8 +102,8 @@ class _Memory:
             del self.leases[id(lease)]
             self.clock += 1
             self.lent -= lease.size
-            self.kept += lease.size
             self.free.setdefault(lease.size, []).append((self.clock, lease.buffer))
+            self.kept += lease.size  # last, as an interrupt may come in between: never more than there is
             if self.clock % WINDOW == 0:
                 self.earlier_peak, self.peak = self.peak, self.lent
         if self.kept:
@@ -133,9 +140,10 @@ class _Memory:
     def release(self) -> None:
         """Gives back to the system what no array has."""
         with self.lock:
-            self._take_back()
-            self._drop(0)
-            self.peak = self.earlier_peak = self.lent
+            if not self.busy:
+                self._take_back()
+                self._drop(0)
+                self.peak = self.earlier_peak = self.lent
 
 
 def _new_buffer(size: int) -> Any:
@@ -165,7 +173,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """Like ``np.empty(shape, dtype)``, in C order; a large array gets memory that was used before, its base."""
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
-    return np.empty(shape, kind) if size < LEAST else _memory.empty(shape, kind, _rounded(size))
+    if size < LEAST:
+        return np.empty(shape, kind)
+    try:
+        return _memory.empty(shape, kind, _rounded(size))
+    except (MemoryError, OSError, OverflowError):
+        return np.empty(shape, kind)  # raises NumPy's error, which names the shape
 
 
 def release() -> None:
