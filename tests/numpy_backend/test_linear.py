@@ -15,9 +15,11 @@ from tests.support.tolerance import check
 
 backend = NumpyBackend()
 
-# rows, inputs, outputs: one product in the caller; cut along either side; a few rows, very few, one; none at all
-SHAPES = [(7, 11, 5), (130, 333, 101), (203, 309, 67), (16, 517, 511), (5, 901, 1003), (3, 1501, 1003), (2, 2111, 1009),
-          (17, 511, 509), (1, 2111, 1013), (2, 300001, 9), (1, 1, 1), (0, 5, 3), (1, 300001, 3)]  # fmt: skip
+# rows, inputs, outputs: one product in the caller; cut along either side; a few rows, very few, one; none at all; few
+# columns
+SHAPES = [(7, 11, 5), (130, 333, 201), (409, 309, 67), (16, 517, 511), (5, 901, 1003), (3, 1501, 1003), (2, 2111, 1009),
+          (17, 1021, 509), (1, 2111, 1013), (2, 300001, 9), (1, 1, 1), (0, 5, 3), (1, 300001, 3),
+          (37, 513, 10), (16, 84, 32), (1003, 1501, 7)]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +57,7 @@ def test_products_of_a_layer(shape: tuple[int, int, int]) -> None:
     check(db, reference.bias_grad, dy)
 
 
-@pytest.mark.parametrize("shape", [(5, 901, 1003), (3, 1501, 1003), (1, 211, 101), (203, 309, 67)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 901, 1003), (3, 1501, 1003), (1, 211, 101), (409, 309, 67)], ids=str)
 def test_products_of_a_layer_in_float64(shape: tuple[int, int, int]) -> None:
     x, w, b, dy = _arrays(shape, np.float64)
     y, _, dx, _, dw, _ = _all(shape, np.float64)
@@ -64,7 +66,9 @@ def test_products_of_a_layer_in_float64(shape: tuple[int, int, int]) -> None:
     np.testing.assert_allclose(dw, np.einsum("mn,mk->nk", dy, x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("shape", [(130, 333, 101), (16, 517, 511), (3, 1501, 1003), (1, 2111, 1013)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(130, 333, 201), (16, 517, 511), (3, 1501, 1003), (1, 2111, 1013), (1003, 1501, 7)], ids=str
+)
 def test_no_bit_of_a_layer_depends_on_the_number_of_threads(shape: tuple[int, int, int]) -> None:
     results = []
     for count in (1, 2, 5):

@@ -23,8 +23,10 @@ Array = NDArray[Any]
 Span = tuple[int, int]
 
 # (multiplications from which, pieces): NumPy and BLAS like few large ones, 50 microseconds and more
-PIECES = ((1 << 28, 8), (1 << 26, 4), (1 << 22, 2))
+PIECES = ((1 << 28, 8), (1 << 26, 4), (1 << 23, 2))
 ROUND = 16  # rows or columns that sgemm takes at a time
+NARROW = 32  # columns, up to which a product goes ROUND rows at a time: up to three times as fast
+LEAST = 1 << 22  # multiplications, from which a few rows and many weights go so, and the small products are shared
 FEW = 16  # rows of a batch, up to which a product with weights goes in small products
 VERY_FEW = 3  # rows, up to which a gradient for them is a product of vectors with the weights
 UNPACKED = 1 << 19  # multiplications of a small product
@@ -50,6 +52,9 @@ def linear_forward(x: Array, w: Array, bias: Array | None, activation: str | Non
     if rows:
         _by_rows(w, x.T, y.T, rows)
         _finish(y, bias, activation)
+    elif len(w) <= NARROW and len(x) >= ROUND:
+        _by_rows(x, w.T, y, ROUND)
+        _finish(y, bias, activation)
     else:
         _product(x, w.T, y, bias, activation)
     return y
@@ -58,7 +63,7 @@ def linear_forward(x: Array, w: Array, bias: Array | None, activation: str | Non
 def linear_dgrad(dy: Array, w: Array, mask: Array | None = None) -> Array:
     """dx (M, K) = dy (M, N) times w (N, K); 0 where not mask > 0, with a mask like dx."""
     m = len(dy)
-    if 1 < m <= VERY_FEW and _pieces(dy.size * w.shape[1]) > 1:
+    if 1 < m <= VERY_FEW and dy.size * w.shape[1] >= LEAST:
         dx = _vectors_by_matrix(dy, w)
     else:
         dx = memory.empty((m, w.shape[1]), dy.dtype)
@@ -140,7 +145,7 @@ def _finish(y: Array, bias: Array | None, activation: str | None) -> None:
 
 def _few_rows(m: int, k: int, n: int) -> int:
     """How many rows of weights (N, K) a small product with (M, K) has; 0 where they are multiplied as others are."""
-    if not 1 < m <= FEW or _pieces(m * k * n) == 1:
+    if not 1 < m <= FEW or m * k * n < LEAST:
         return 0
     return UNPACKED // (m * k)
 
@@ -149,7 +154,7 @@ def _by_rows(a: Array, b: Array, out: Array, rows: int) -> None:
     """out (N, J) = a (N, L) b (L, J), as a batch of products of ``rows`` rows each, and one of those left over."""
     count = len(a) // rows
     whole = count * rows
-    a_batch, out_batch = (array[:whole].reshape(count, rows, -1) for array in (a, out))
+    a_batch, out_batch = a[:whole].reshape(count, rows, len(b)), out[:whole].reshape(count, rows, b.shape[1])
 
     def run(span: Span) -> None:
         at = slice(*span)
@@ -159,7 +164,10 @@ def _by_rows(a: Array, b: Array, out: Array, rows: int) -> None:
 
     work = out.size * len(b)
     with single_blas_thread:
-        for_each(run, spans(count, -(-count // _pieces(work))), work // PRODUCTS)
+        if work < LEAST:
+            run((0, count))
+        else:
+            for_each(run, spans(count, -(-count // max(2, _pieces(work)))), work // PRODUCTS)
 
 
 def _vectors_by_matrix(dy: Array, w: Array) -> Array:
