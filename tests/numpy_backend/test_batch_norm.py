@@ -54,6 +54,12 @@ def test_variance_of_what_is_far_from_zero(offset: float) -> None:
     np.testing.assert_allclose(dx, inverse * (dy - dy.mean(axes) - z * (dy * z).mean(axes)), atol=4e-6)
 
 
+def test_pieces_that_are_far_from_zero_are_joined_without_loss() -> None:
+    """In float64 too, where the pieces' means are no wider than x is."""
+    x = 1e4 + normal(1, (5000, 64), np.float64)
+    check_statistics(backend, backend.batch_norm_statistics(x, None, None, 0.1), x)
+
+
 def test_a_piece_whose_sample_is_far_from_its_mean() -> None:
     """The shift is taken from every 16th wide row; these are set far apart from all others."""
     x = normal(0, (64 * 40, 16), np.float32)

@@ -83,3 +83,12 @@ def test_a_layer(stride: int) -> None:
 def test_several_filters_a_channel_are_grouped_convolutions() -> None:
     g = Conv2dGeometry.of((2, 4, 6, 6), (8, 1, 3, 3), padding=1, groups=4)
     assert methods.DEPTHWISE not in (methods.fprop_method(g), methods.dgrad_method(g), methods.wgrad_method(g))
+
+
+@pytest.mark.parametrize("shape", [(64, 2, 64, 4), (8, 2, 512, 2)])
+def test_many_gradients_of_one_sign_lose_no_digits(shape: tuple[int, ...]) -> None:
+    """The sums of many short rows: added one by one, they would miss by twice what is allowed."""
+    g = Conv2dGeometry.of(shape, (2, 1, 3, 3), padding=1, groups=2)
+    rng = np.random.default_rng(0)
+    x, dy = (rng.random(shape, np.float32) for shape in (g.input_shape, g.output_shape))
+    check(depthwise.wgrad(x, dy, g), reference.conv2d_wgrad, x, dy, g)

@@ -117,6 +117,25 @@ def test_a_value_that_is_not_finite_spoils_no_neighbour(value: float, activation
                 np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)  # the same NaN and infinities
 
 
+def test_a_value_that_is_not_finite_spoils_no_other_block() -> None:
+    """Blocks of another shape use the same memory, also that of the rows that fill up a block's last product."""
+    g = Conv2dGeometry.of((10, 6, 10, 10), (6, 6, 3, 3), padding=1)
+    x, w, bias, _ = arrays(g, np.float32)
+    before = threads.thread_count()
+    threads.set_thread_count(1)
+    try:
+        with blocks_of(75), patch.object(winograd, "SMALL_PRODUCT", 24 * 36), patch.object(winograd, "LEAST_ROWS", 1):
+            blocks = [task[0].images for task in winograd._tasks(10, 5, 5, 6, 6)]
+            expected = fprop(x, w, bias, g)
+            x[4] = np.nan
+            y = fprop(x, w, bias, g)
+    finally:
+        threads.set_thread_count(before)
+    assert blocks == [2, 3, 2, 3]
+    others = [0, 1, 5, 6, 7, 8, 9]
+    np.testing.assert_array_equal(y[others], expected[others])
+
+
 def test_overflow_of_a_transform_only() -> None:
     """Sums of two or four pixels may overflow where no output does."""
     g = Conv2dGeometry.of((1, 1, 4, 4), (1, 1, 3, 3), padding=1)
@@ -150,6 +169,7 @@ OTHERS = {
     "grouped": Conv2dGeometry.of((8, 128, 16, 16), (128, 64, 3, 3), padding=1, groups=2),
     "3x1": Conv2dGeometry.of((8, 64, 16, 16), (64, 64, 3, 1)),
     "few tiles": Conv2dGeometry.of((1, 256, 8, 8), (256, 256, 3, 3), padding=1),
+    "a very wide image": Conv2dGeometry.of((1, 64, 4, 8194), (64, 64, 3, 3), padding=1),
     "3x3 images": Conv2dGeometry.of((256, 256, 3, 3), (256, 256, 3, 3), padding=1),
 }
 

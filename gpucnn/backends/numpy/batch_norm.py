@@ -78,9 +78,12 @@ def statistics(x: Array, running_mean: Array | None, running_var: Array | None, 
         first, second = sums[:, 0], sums[:, 1]
         near = (FAR_SUM * first * first <= (FAR_SUM - 1) * second * sizes) & (second < np.inf)
         for_each(run_again, np.flatnonzero(~near.all(axis=1)).tolist(), 2 * x.size)
-    means, squares = shifts + first / sizes, second - first * first / sizes
-    mean = (sizes * means).sum(axis=0) / max(count, 1)
-    total = np.maximum((squares + sizes * (means - mean) ** 2).sum(axis=0), 0)
+    # Means are counted from the first piece's shift: far from zero, their differences would lose digits.
+    base = shifts[:1]
+    means, squares = shifts - base + first / sizes, second - first * first / sizes
+    middle = (sizes * means).sum(axis=0) / max(count, 1)
+    total = np.maximum((squares + sizes * (means - middle) ** 2).sum(axis=0), 0)
+    mean = base.sum(axis=0, dtype=np.float64) + middle
     for running, value in ((running_mean, mean), (running_var, total / max(count - 1, 1))):
         if running is not None and count:
             running[...] = (1 - momentum) * running + momentum * value

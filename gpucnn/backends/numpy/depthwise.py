@@ -24,6 +24,7 @@ Array = NDArray[Any]
 
 BLOCK_BYTES = 256 << 10  # of a block's outputs
 WGRAD_BYTES = 512 << 10  # the same for wgrad, which adds up rows once a block
+WGRAD_ROWS = 128  # of them, at most: numbers of one sign that are added one by one lose digits as they get many
 
 
 def fprop(x: Array, w: Array, bias: Array | None, g: Conv2dGeometry, activation: str | None = None) -> Array:
@@ -101,7 +102,7 @@ def wgrad(x: Array, dy: Array, g: Conv2dGeometry) -> Array:
     """dw (C,R,S,1) of x (N,H,W,C) and dy (N,P,Q,C)."""
     rows, columns = axes(g)
     row = g.Q * g.C
-    work = blocks(g.N, g.P, row * x.itemsize, WGRAD_BYTES)
+    work = blocks(g.N, g.P, row * x.itemsize, min(WGRAD_BYTES, WGRAD_ROWS * row * x.itemsize))
     partial = np.zeros((len(work), g.R, g.S, g.C), x.dtype)
 
     def run(index: int) -> None:

@@ -26,6 +26,8 @@ WINOGRAD_TILES = 96  # of 2x2 outputs in all, from which transforming the filter
 WINOGRAD4_TILES = 256  # of 4x4 outputs in all, for F(4x4)
 WINOGRAD_USED = 0.7  # of the outputs of the tiles: an odd image has tiles that reach beyond it
 
+WINOGRAD_COLUMNS = 1 << 13  # of outputs: blocks are whole rows of tiles, whose transforms take many times their memory
+
 # The 5x5 form saves more of the products, but its transformed filters are five times the filters.
 WINOGRAD5_CHANNELS = 5  # C*K / (C+K)
 WINOGRAD5_TILES = 64  # of 4x4 outputs
@@ -88,7 +90,7 @@ def _is_winograd(g: Conv2dGeometry, rows: int, columns: int, channels: int) -> b
     ``channels`` on."""
     if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (3, 3, 1, 1, 1, 1, 1):
         return False
-    if settings.winograd() == "off":
+    if settings.winograd() == "off" or columns > WINOGRAD_COLUMNS:
         return False
     tiles = -(-rows // 2) * -(-columns // 2)
     return (
@@ -103,7 +105,7 @@ def _is_winograd5(g: Conv2dGeometry, rows: int, columns: int, least: int) -> boo
     tiles on."""
     if (g.R, g.S, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w, g.groups) != (5, 5, 1, 1, 1, 1, 1):
         return False
-    if settings.winograd() == "off":
+    if settings.winograd() == "off" or columns > WINOGRAD_COLUMNS:
         return False
     tiles = -(-rows // 4) * -(-columns // 4)
     return (

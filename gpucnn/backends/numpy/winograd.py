@@ -124,7 +124,7 @@ class _Space:
         along = scratch("columns", (2, 2, block.rows + 1, *at[1:], c), u.dtype)
         tiles = scratch("tiles", (4, 2, parts * rows, c), u.dtype)
         sums = scratch("products", (6, 2, parts * rows, k), u.dtype)
-        tiles[:, :, count:] = 0  # there may be some rows more than tiles
+        self.rest = tiles[:, :, count:]  # there may be some rows more than tiles
         self.steps: list[Step] = []
         add = self.steps.append
         for half, columns_of in enumerate(HALVES):
@@ -176,6 +176,7 @@ def correlate(
         space = spaces.get(key)
         if space is None:
             space = spaces[key] = _Space(block, columns, u[:, :, part], None if bias is None else bias[part])
+        space.rest[...] = 0  # blocks of another shape use the same memory
         fill(space.pixels, x, block, (-pad[0], -pad[1]))
         for operation, a, b, out in space.steps:
             operation(a, b, out)
