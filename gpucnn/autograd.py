@@ -292,7 +292,7 @@ class Function:
 
 
 def _is_one_of(tensor: Recorded, others: Sequence[Recorded]) -> bool:
-    return id(tensor) in map(id, others)  # "in others" would compare values
+    return bool(others) and id(tensor) in map(id, others)  # "in others" would compare values
 
 
 def running_on(device: Device) -> AbstractContextManager[Any]:

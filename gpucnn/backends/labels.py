@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 def check_labels(labels: NDArray[Any], classes: int) -> None:
     """Raises ValueError for the first label (N,) outside [0, classes), naming it and its row."""
     # Seen without their sign negative ones are large too, so that one maximum tells.
-    if not labels.size or labels.view(f"u{labels.itemsize}").max() < classes:
+    if not labels.size or np.maximum.reduce(labels.view(f"u{labels.itemsize}")) < classes:
         return
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     raise label_error(int(labels[wrong[0]]), int(wrong[0]), classes)

@@ -15,9 +15,8 @@ from gpucnn.tensor import Tensor, float32
 def _on_memory(x: Tensor, primitive: Any, *others: Tensor) -> Tensor:
     """An elementwise primitive over the memory of tensors of one shape, their memory brought into one order."""
     first = layout.settled(x.data)
-    arrays = [layout.memory_view(layout.like(other.data, first)) for other in others]
     view = layout.memory_view(first)
-    result = primitive(view, *arrays)
+    result = primitive(view, *[layout.memory_view(layout.like(other.data, first)) for other in others])
     return Tensor(result if view is first else layout.nchw(result), x.device)
 
 

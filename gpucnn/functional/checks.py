@@ -18,15 +18,17 @@ def tensors(operator: str, **arguments: Any) -> None:
 
 
 def _tensors(operator: str, arguments: dict[str, Any]) -> None:
-    device = None
+    device, several = None, False
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{operator}: {name} must be a tensor, got {type(value).__name__}")
-        device = device or value.device
-    for value in arguments.values():
-        if value.device is not device:
-            where = ", ".join(f"{name} on {value.device}" for name, value in arguments.items())
-            raise ValueError(f"{operator}: tensors on two devices: {where}")
+        if device is None:
+            device = value.device
+        elif value.device is not device:
+            several = True
+    if several:
+        where = ", ".join(f"{name} on {value.device}" for name, value in arguments.items())
+        raise ValueError(f"{operator}: tensors on two devices: {where}")
 
 
 def real(operator: str, **arguments: Any) -> None:
@@ -56,6 +58,8 @@ def floating(operator: str, **arguments: Any) -> None:
 
 
 def _floating(operator: str, arguments: dict[str, Any]) -> None:
+    if _usual(arguments):
+        return
     first = _real(operator, arguments)
     if first.backend.computes(first.dtype):
         return
@@ -67,12 +71,27 @@ def _floating(operator: str, arguments: dict[str, Any]) -> None:
     )
 
 
+def _usual(arguments: dict[str, Any]) -> bool:
+    """Whether all are float32 tensors of one device: every device computes in it."""
+    device = None
+    for value in arguments.values():
+        if not isinstance(value, Tensor) or value.dtype is not float32:
+            return False
+        if device is None:
+            device = value.device
+        elif value.device is not device:
+            return False
+    return True
+
+
 def mixed(operator: str, input: Tensor, **parameters: Tensor | None) -> None:
     """As :func:`floating`, but beside an ``input`` of a half type the parameters may be float32. None is left out."""
     given: dict[str, Any] = {"input": input}
     for name, value in parameters.items():
         if value is not None:
             given[name] = value
+    if _usual(given):
+        return
     if isinstance(input, Tensor) and dtypes.is_half(input.dtype):
         _tensors(operator, given)
         given = {name: value for name, value in given.items() if value.dtype != float32}

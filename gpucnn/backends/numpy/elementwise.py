@@ -49,17 +49,18 @@ def select(values: Array, wins: Array, out: Array) -> None:
 def relu_forward(x: Array) -> Array:
     """max(x, 0), NaN kept."""
     y = memory.empty(x.shape, x.dtype)
+    if x.size <= 2 * RUN:
+        np.maximum(x, zeros(x.dtype)[: x.size].reshape(x.shape), out=y)
+        return y
     _in_pieces(_rectify_in_cache if x.size <= ALONE else _rectify, x.reshape(-1), y.reshape(-1))
     return y
 
 
 def _rectify_in_cache(x: Array, y: Array) -> None:
     nothing, whole = zeros(x.dtype), x.size & -RUN
-    if whole > RUN:
-        np.maximum(x[:whole].reshape(-1, RUN), nothing[:RUN], out=y[:whole].reshape(-1, RUN))
-        x, y = x[whole:], y[whole:]
-    if x.size:
-        np.maximum(x, nothing[: x.size], out=y)
+    np.maximum(x[:whole].reshape(-1, RUN), nothing[:RUN], out=y[:whole].reshape(-1, RUN))
+    if whole < x.size:
+        np.maximum(x[whole:], nothing[: x.size - whole], out=y[whole:])
 
 
 def _rectify(x: Array, y: Array) -> None:

@@ -26,4 +26,4 @@ def over_pieces(
         own = () if each is None else (each[place],)
         assert flat[0] is not None
         items += [(*(a if a is None else a[at] for a in flat), *own) for at in pieces(flat[0].size)]
-    for_each(lambda item: run(*item), items)
+    for_each(lambda item: run(*item), items, sum(array.size for array in lists[0] if array is not None))
