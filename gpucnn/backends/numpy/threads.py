@@ -164,7 +164,7 @@ class _Blas:
         """What each of this thread's entries holds, the outermost first."""
         if not hasattr(self.local, "held"):
             self.local.held = []
-        return self.local.held  # type: ignore[no-any-return]
+        return self.local.held
 
     def limit_this_thread(self) -> None:
         """For good."""
