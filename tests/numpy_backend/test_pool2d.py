@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucnn.backends.numpy import NumpyBackend, max_pool2d, pool2d, pool_gradient
+from gpucnn.backends.numpy import NumpyBackend, max_pool2d, pool2d, pool_gradient, pool_gradient_in_step
 from gpucnn.geometry import Pool2dGeometry
 from tests.numpy_backend.geometries import dtypes, normal, poolings, quick, seeds, thorough
 from tests.support import reference
@@ -146,8 +146,9 @@ def test_an_infinite_gradient_reaches_its_winner_alone() -> None:
 
 
 def test_rows_of_large_images_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pool2d, max_pool2d, pool_gradient):
+    for module in (pool2d, max_pool2d, pool_gradient, pool_gradient_in_step):
         monkeypatch.setattr(module, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(pool_gradient_in_step, "OVERLAPPING_BLOCK", 64)
     for window, stride in ((3, 2), (2, 3), (3, 1), (1, 4)):
         g = Pool2dGeometry.of((3, 5, 11, 9), window, stride, "same")
         check_max(g, np.float32, 1, 2)

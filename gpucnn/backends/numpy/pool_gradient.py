@@ -7,20 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy import memory
+from gpucnn.backends.numpy import memory, pool_gradient_in_step
 from gpucnn.backends.numpy.elementwise import select
 from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each
-from gpucnn.backends.numpy.windows import Axis, Block, blocks, copy_pixels, in_step, phases
+from gpucnn.backends.numpy.windows import Axis, Block, blocks, copy_pixels, phases
 from gpucnn.geometry import Pool2dGeometry
 
 Array = NDArray[Any]
 
 BLOCK_BYTES = 1 << 20  # of a block's inputs
-OVERLAPPING_BLOCK = 1 << 19  # the same where windows overlap: there are more shares than inputs
 LEAST_BLOCKS = 2  # operations on less than that cost more than the threads bring
-WHOLE_IMAGE = 1 << 19  # elements of an image up to which a block of whole images stays small
-MOST_PLACES = 64  # of a window whose places are gone through together
 NARROW = 32  # channels below which pixels that do not lie side by side are copied, not computed, to their places
 
 
@@ -45,8 +42,8 @@ def gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
     on long arrays.
     """
     dx = memory.empty(g.input_shape, dy.dtype)
-    if index is not None and _few_shares(g):
-        _all_places(dy, index, g, dx)
+    if index is not None and pool_gradient_in_step.takes(g):
+        pool_gradient_in_step.gather(dy, index, g, dx)
         return dx
     down = list(phases(g.H, g.P, g.R, g.stride_h, g.pad_top, g.dilation_h))
     across = list(phases(g.W, g.Q, g.S, g.stride_w, g.pad_left, g.dilation_w))
@@ -70,50 +67,6 @@ def gather(dy: Array, index: Array | None, g: Pool2dGeometry) -> Array:
     row_bytes = -(-g.H * g.W * g.C * dx.itemsize // max(down[0][2].outputs, 1))
     for_each(run, blocks(g.N, down[0][2].outputs, row_bytes, 2 * BLOCK_BYTES, LEAST_BLOCKS), work=dx.size)
     return dx
-
-
-def _few_shares(g: Pool2dGeometry) -> bool:
-    """Whether the shares of all places of a block's windows are few enough to be had at once."""
-    few = g.R * g.S <= MOST_PLACES and (g.stride_h == g.R or g.H * g.W * g.C <= WHOLE_IMAGE)
-    return few and in_step(g)
-
-
-def _all_places(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
-    """dx for windows :func:`in_step`: gradients in their places, all places of a window in one operation.
-
-    Five operations a block at most, so that threads seldom wait for each other's interpreter.
-    """
-    down, across = g.stride_h, g.stride_w
-    tiled = (down, across) == (g.R, g.S)
-    places = np.arange(g.R * g.S, dtype=index.dtype).reshape(g.R, g.S, 1, 1, 1, 1)
-    inputs = dx.reshape(g.N, g.P, down, g.Q, across, g.C).transpose(2, 4, 0, 1, 3, 5)  # place by place
-
-    def run(block: Block) -> None:
-        rows = slice(block.row, block.row_end) if tiled else slice(None)
-        at = slice(block.image, block.image_end), rows
-        gradient, out = dy[at], inputs[(slice(None), slice(None), *at)]
-        shape = (g.R, g.S, *gradient.shape)
-        wins = scratch("wins", shape, np.bool_)
-        np.equal(index[at], places, out=wins)
-        with short_buffers():
-            if tiled and g.C >= NARROW:
-                select(gradient, wins, out)
-                return
-            shares = scratch("shares", shape, dy.dtype)
-            select(gradient, wins, shares)
-            if across < g.S:  # what belongs to the first inputs of the window to the right
-                first = shares[:, : g.S - across, :, :, 1:]
-                np.add(first, shares[:, across:, :, :, :-1], out=first)
-            if down < g.R:
-                first = shares[: g.R - down, :across, :, 1:]
-                np.add(first, shares[down:, :across, :, :-1], out=first)
-            copy_pixels(shares[:down, :across], out)
-
-    if tiled:
-        work = blocks(g.N, g.P, down * g.W * g.C * dx.itemsize, BLOCK_BYTES, LEAST_BLOCKS)
-    else:  # whole images: windows give something to the inputs of others
-        work = blocks(g.N, 1, g.H * g.W * g.C * dx.itemsize, min(BLOCK_BYTES, OVERLAPPING_BLOCK), LEAST_BLOCKS)
-    for_each(run, work, work=dx.size)
 
 
 def _meetings(axis: Axis, taps: list[int], first: int, last: int) -> list[tuple[int, slice, slice]]:
