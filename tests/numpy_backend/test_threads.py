@@ -335,6 +335,20 @@ def test_callers_in_several_threads() -> None:
     assert not wrong
 
 
+def test_a_finalizer_may_call_primitives_wherever_garbage_is_collected() -> None:
+    pool, done = threads._Pool(), []
+
+    def collect() -> None:
+        with threads._blas.lock, pool.lock, threads.single_blas_thread:
+            pool._start(1)
+            done.append(pool.started)
+
+    caller = threading.Thread(target=collect, daemon=True)
+    caller.start()
+    caller.join(timeout=30)
+    assert done == [1]
+
+
 def test_thread_count_must_be_positive() -> None:
     with pytest.raises(ValueError, match="count must be positive, got 0"):
         threads.set_thread_count(0)

@@ -84,7 +84,7 @@ class _Pool:
 
     def forget(self) -> None:
         """Drops threads and locks: none of the parent's threads lives on in a forked child."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # garbage collected within may call a primitive
         self.queue: SimpleQueue[_Job] = SimpleQueue()
         self.started = 0
         self.local = threading.local()
@@ -127,7 +127,7 @@ class _Blas:
     def __init__(self) -> None:
         self.shared: list[_Library] | None = None
         self.by_thread: list[_Library] = []
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # garbage collected within may call a primitive
         self.users = 0
         self.held: list[tuple[_Library, int]] = []  # those that have more than one thread, and how many
         self.local = threading.local()
@@ -174,7 +174,7 @@ class _Blas:
             library.set(1)
 
     def after_fork(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         if self.users:
             self.users = 0
             _give_back(self.held)
