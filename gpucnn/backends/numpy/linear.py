@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.backends.numpy import memory
-from gpucnn.backends.numpy.conv2d import bias_grad
+from gpucnn.backends.numpy.bias import bias_grad
 from gpucnn.backends.numpy.elementwise import PIECE, relu_backward, zeros
 from gpucnn.backends.numpy.threads import PRODUCTS, for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import spans
@@ -51,6 +51,10 @@ def linear_forward(x: Array, w: Array, bias: Array | None, activation: str | Non
     rows = _few_rows(len(x), x.shape[1], len(w))
     if rows:
         _by_rows(w, x.T, y.T, rows)
+        _finish(y, bias, activation)
+    elif len(x) == 1 and _pieces(w.size) == 1:
+        with single_blas_thread:
+            np.matmul(w, x[0], out=y[0])  # the weights by a vector: the same as a product of matrices takes longer
         _finish(y, bias, activation)
     elif len(w) <= NARROW and len(x) >= ROUND:
         _by_rows(x, w.T, y, ROUND)
