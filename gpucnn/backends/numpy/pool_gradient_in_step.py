@@ -78,21 +78,31 @@ def _row_by_row(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
     rows, gradients, chosen = dx.reshape(g.N * g.P, g.R, row), dy.reshape(-1, g.C), index.reshape(-1, g.C)
     gradients, chosen = _as_pixels(gradients), _as_words(chosen)
 
-    def run(block: Block) -> None:
-        at, lines = slice(block.image * pixels, block.image_end * pixels), block.images * g.P
-        wide = scratch("wide", (block.images * pixels, g.S, g.C), dy.dtype)
+    made: dict[tuple[int, int], tuple[Array, ...]] = {}
+
+    def views(images: int) -> tuple[Array, ...]:
+        lines = images * g.P
+        wide = scratch("wide", (images * pixels, g.S, g.C), dy.dtype)
         wide_index = scratch("wide index", wide.shape, index.dtype)
-        wide_pixels, wide_words = _as_pixels(wide), _as_words(wide_index)
+        wins = scratch("wins", (lines, g.R, row), np.bool_)
+        of_lines = wide.reshape(lines, 1, row), wide_index.reshape(lines, 1, row)
+        every = scratch("index", wins.shape, index.dtype), places[:lines], wins
+        return _as_pixels(wide), _as_words(wide_index), *of_lines, *every
+
+    def run(block: Block) -> None:
+        key = threading.get_ident(), block.images
+        if key not in made:
+            made[key] = views(block.images)
+        wide_pixels, wide_words, wide, wide_index, every_index, every_place, wins = made[key]
+        at = slice(block.image * pixels, block.image_end * pixels)
         for s in range(g.S):
             np.copyto(wide_pixels[:, s], gradients[at])
             for word in range(chosen.shape[-1]):
                 np.copyto(wide_words[:, s, word], chosen[at, word])
-        all_rows = scratch("index", (lines, g.R, row), index.dtype)
-        np.copyto(all_rows, wide_index.reshape(lines, 1, row))
-        wins = scratch("wins", all_rows.shape, np.bool_)
-        np.equal(all_rows, places[:lines], out=wins)
+        np.copyto(every_index, wide_index)
+        np.equal(every_index, every_place, out=wins)
         with short_buffers():
-            select(wide.reshape(lines, 1, row), wins, rows[block.image * g.P : block.image_end * g.P])
+            select(wide, wins, rows[block.image * g.P : block.image_end * g.P])
 
     for_each(run, work, work=dx.size)
 
@@ -125,8 +135,7 @@ def _overlapping(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
         wins, shares, left, next_left, upper, next_upper, sums = made[key]
         at = slice(block.image * image, block.image_end * image)
         np.equal(chosen[at], places, out=wins)
-        with short_buffers():
-            np.multiply(gradients[at], wins, out=shares)
+        np.multiply(gradients[at], wins, out=shares)  # long runs: shorter buffers would be no gain
         if across < g.S:
             np.add(left, next_left, out=left)
         if down < g.R:
