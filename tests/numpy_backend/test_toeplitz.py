@@ -43,6 +43,7 @@ def test_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int, columns: i
     """One output at once, as many as pay, and whole rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toeplitz, "LEAST_COLUMNS", columns)
+        patch.setattr(toeplitz, "LEAST_PIXELS", columns)
         check_operators(g, dtype, seed)
 
 
@@ -52,6 +53,7 @@ def test_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int, columns: i
 def test_many_awkward_geometries(g: Conv2dGeometry, dtype: Any, seed: int, columns: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toeplitz, "LEAST_COLUMNS", columns)
+        patch.setattr(toeplitz, "LEAST_PIXELS", columns)
         check_operators(g, dtype, seed)
 
 
@@ -80,6 +82,16 @@ def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(toeplitz, name, 64)
     for stride in (1, (1, 2), (2, 1)):
         check_operators(Conv2dGeometry.of((3, 2, 11, 9), (5, 2, 3, 3), stride, ((2, 0), (1, 3))), np.float32, 3)
+
+
+def test_weight_gradients_of_parts_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of whole images, and of an even part of their rows where all would have to be packed."""
+    g = Conv2dGeometry.of((21, 3, 12, 13), (16, 3, 3, 3), padding=1)
+    for least, unpacked in ((1, 10**6), (1, 13 * 9 * 16 * 5), (10**6, 10**6)):
+        monkeypatch.setattr(toeplitz, "LEAST_COLUMNS", 1)
+        monkeypatch.setattr(toeplitz, "LEAST_PIXELS", least)
+        monkeypatch.setattr(toeplitz, "UNPACKED", unpacked)
+        check_operators(g, np.float32, 8)
 
 
 def test_no_images() -> None:

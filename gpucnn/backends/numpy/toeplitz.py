@@ -14,6 +14,9 @@ matrix, gives t outputs of K channels at once. As GEMMs, for each output row p:
             row_h (M, reach*C)     = windows (M, R*t*K) x band (R*t*K, reach*C): what t columns of dy give to the
             columns of dx that they reach, and the strips' rows are added where they overlap
 
+Where t = 1, wgrad need not copy dy row by row: as many products as a filter has rows, each over all the pixels of an
+image, give the gradients of those rows of the band.
+
 t = 1 where K columns keep BLAS busy; nothing but the filters is multiplied then. With fewer, t outputs at once
 cost multiplications by zeros, and are still faster than a narrow product. Products are kept as small as OpenBLAS
 takes without packing its operands first, which makes them a third faster.
@@ -45,6 +48,8 @@ LEAST_ROWS = 128  # of a product where that is a matter of choice
 STRAIGHT = 16  # rows of a product from which it writes into y itself
 BLOCK_BYTES = 1 << 20  # of one block's outputs, which stay in cache until ReLU is done
 WGRAD_BYTES = 1 << 20  # of one block's output gradients: fewer calls, in which two threads wait less
+IMAGE_BYTES = 4 << 20  # the same where they stay where they are
+LEAST_PIXELS = 128  # of an output image that is a product's inner size
 SUMS_BYTES = 1 << 20  # of the products of several output rows, which are then added up
 RUNS = 8  # running sums of wgrad, each over its own blocks
 
@@ -94,6 +99,17 @@ class Strips:
 
     def windows(self, x: Array, block: Block) -> Array:
         """A block's windows (b, rows, strips, inner) of images x (C-contiguous), in this thread's copy of strips."""
+        strips = self._copied(x, block, "strips")
+        image, strip, row, item = strips.strides
+        shape = block.images, block.rows, self.count, self.inner
+        return np.ndarray(shape, x.dtype, strips, 0, (image, self.rows.stride * row, strip, item))
+
+    def rows_of_windows(self, x: Array, block: Block) -> Array:
+        """A block's strips row by row, (b, image rows, strips, length), in this thread's copy."""
+        return self._copied(x, block, "rows of windows").transpose(0, 2, 1, 3)
+
+    def _copied(self, x: Array, block: Block, order: str) -> Array:
+        """A copy of a block's strips, (b, strips, image rows, length); in memory with strips or rows outside."""
         low, high = self.rows.reads(block.row, block.row_end)
         left, right = self.columns.reads(0, self.columns.outputs)
         if low >= 0 and left >= 0 and high <= self.rows.inputs and right <= self.columns.inputs:
@@ -101,25 +117,20 @@ class Strips:
             offset = block.image * x.strides[0] + low * x.strides[1] + left * x.strides[2]
         else:
             source, offset = padded(x[block.image : block.image_end], (low, high), (left, right)), 0
-        b, height, row = block.images, high - low, self.length * x.itemsize
+        b, height = block.images, high - low
+        if order == "strips":
+            strips = scratch(order, (b, self.count, height, self.length), x.dtype)
+        else:
+            strips = scratch(order, (b, height, self.count, self.length), x.dtype).transpose(0, 2, 1, 3)
         # Copied at once: runs of a few floats would take twice as long.
-        item = np.dtype((np.void, row - self.ones * x.itemsize))
+        item = np.dtype((np.void, (self.length - self.ones) * x.itemsize))
         n, h, w = source.strides[:3]
-        strips = scratch("strips", (b, self.count, height, self.length), x.dtype)
-        shape = strips.shape[:3]
         strides = n, self.t * self.columns.stride * w, h
-        np.copyto(
-            np.ndarray(shape, item, strips, 0, strips.strides[:3]), np.ndarray(shape, item, source, offset, strides)
-        )
+        target = strips[..., : self.length - self.ones].view(item)[..., 0]
+        np.copyto(target, np.ndarray(target.shape, item, source, offset, strides))
         if self.ones:
             strips[..., -1] = 1
-        return np.ndarray(
-            (b, block.rows, self.count, self.inner),
-            x.dtype,
-            strips,
-            0,
-            (self.count * height * row, self.rows.stride * row, height * row, x.itemsize),
-        )
+        return strips
 
     def band(self, w: Array, bias: Array | None = None) -> Array:
         """Filters (K,R,S,C), t times along a diagonal, and a row of the bias: (R*reach*C, t*K)."""
@@ -275,26 +286,54 @@ def wgrad_and_bias(x: Array, dy: Array, g: Conv2dGeometry) -> tuple[Array, Array
 
 def _band_gradient(x: Array, dy: Array, strips: Strips, images: int) -> Array:
     """The gradient of the band (inner, t*K)."""
-    work = strips.blocks(images, WGRAD_BYTES // dy.itemsize)
+    pixels = strips.rows.outputs * strips.count
+    together = IMAGE_BYTES // max(pixels * strips.k * dy.itemsize, 1)
+    whole = strips.t == strips.rows.stride == 1 and pixels >= LEAST_PIXELS and together > 0
+    if whole:
+        count = RUNS * max(-(-images // (RUNS * together)), 1)  # as many for every sum, so that threads share evenly
+        work = [Block(n, end, 0, strips.rows.outputs) for n, end in spans(images, max(-(-images // count), 1))]
+    else:
+        work = strips.blocks(images, WGRAD_BYTES // dy.itemsize)
     runs = spans(len(work), -(-len(work) // RUNS)) if work else []
     shape = strips.inner, strips.t * strips.k
     sums = np.zeros((len(runs), *shape), dy.dtype)
-    rows_at_once = max(SUMS_BYTES // sums[:1].nbytes, 1) if runs else 1
+    add = _add_by_images if whole else _add_by_rows
 
     def run(index: int) -> None:
         for block in work[slice(*runs[index])]:
-            windows = _together(strips.windows(x, block))
-            gradients = _by_rows(dy[block.image : block.image_end, block.row : block.row_end], strips.t)
-            for first, last in spans(block.rows, rows_at_once):
-                products = scratch("products", (last - first, *shape), dy.dtype)
-                np.matmul(windows[first:last].transpose(0, 2, 1), gradients[first:last], out=products)
-                total = scratch("total", shape, dy.dtype)
-                np.add.reduce(products, axis=0, out=total)
-                np.add(sums[index], total, out=sums[index])
+            add(x, dy[block.image : block.image_end, block.row : block.row_end], strips, block, sums[index])
 
     with single_blas_thread:
         for_each(run, range(len(runs)), dy.size * strips.inner // 32)
     return functools.reduce(np.add, sums) if runs else np.zeros(shape, dy.dtype)
+
+
+def _add_by_rows(x: Array, dy: Array, strips: Strips, block: Block, total: Array) -> None:
+    """total (inner, t*K) += what a block's dy gives, by a product for each output row."""
+    windows, gradients = _together(strips.windows(x, block)), _by_rows(dy, strips.t)
+    for first, last in spans(block.rows, max(SUMS_BYTES // total.nbytes, 1)):
+        products = scratch("products", (last - first, *total.shape), dy.dtype)
+        np.matmul(windows[first:last].transpose(0, 2, 1), gradients[first:last], out=products)
+        part = scratch("total", total.shape, dy.dtype)
+        np.add.reduce(products, axis=0, out=part)
+        np.add(total, part, out=total)
+
+
+def _add_by_images(x: Array, dy: Array, strips: Strips, block: Block, total: Array) -> None:
+    """The same for t = 1, by R products for each image or, if they would have to be packed, an even part of it."""
+    b, p, q, k = dy.shape
+    taps, length = strips.rows.taps, strips.length
+    most = max(UNPACKED // (q * length * k), 1)
+    rows = max(d for d in range(1, p + 1) if p % d == 0 and d <= most)
+    lines = strips.rows_of_windows(x, block)
+    image, row, pixel, item = lines.strides
+    shape = b, p // rows, taps, length, rows * q
+    windows = np.ndarray(shape, x.dtype, lines, 0, (image, rows * row, row, item, pixel))
+    products = scratch("products", (b, p // rows, taps, length, k), dy.dtype)
+    np.matmul(windows, dy.reshape(b, p // rows, 1, rows * q, k), out=products)
+    part = scratch("total", (taps, length, k), dy.dtype)
+    np.add.reduce(products.reshape(-1, *part.shape), axis=0, out=part)
+    np.add(total, part.reshape(total.shape), out=total)
 
 
 def _finite(x: Array, rows: Axis, block: Block) -> bool:
