@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.backends.numpy import depthwise, memory, methods, toeplitz, winograd, winograd4, winograd5, winograd_wgrad
+from gpucnn.backends.numpy.bias import bias_grad
 from gpucnn.backends.numpy.scratch import scratch
 from gpucnn.backends.numpy.threads import for_each, single_blas_thread
 from gpucnn.backends.numpy.windows import Axis, Block, axes, blocks, phases, spans, window_view
@@ -198,36 +199,6 @@ def _meeting(rows: Axis, tap: int, block: Block) -> tuple[int, int]:
     """The output rows of a block, counted from its first, that meet an input and no padding at a filter's row."""
     first, last = rows.meeting(tap, block.row, block.row_end)
     return first - block.row, last - block.row
-
-
-def bias_grad(dy: Array) -> Array:
-    """db (K,): the sum of dy (..., K) over all axes but the last."""
-    k = dy.shape[-1]
-    rows = dy.reshape(-1, k)
-    work = spans(len(rows), max(1, SUM_BYTES // (k * dy.itemsize))) if len(rows) else []
-    partial = np.zeros((len(work), k), dy.dtype)
-
-    def run(index: int) -> None:
-        partial[index] = _column_sums(rows[slice(*work[index])])
-
-    for_each(run, range(len(work)))
-    return _column_sums(partial)
-
-
-def _column_sums(rows: Array) -> Array:
-    """(k,): the sums of ``rows`` (m, k) over m; no running sum has more than FOLD terms, and additions are long."""
-    k = rows.shape[1]
-    total = np.zeros(k, rows.dtype)
-    while len(rows) > FOLD:
-        whole = len(rows) // FOLD * FOLD
-        total += rows[whole:].sum(axis=0)
-        rows = rows[:whole].reshape(FOLD, -1).sum(axis=0).reshape(-1, k)
-    total += rows.sum(axis=0)
-    return total
-
-
-FOLD = 32
-SUM_BYTES = 256 << 10
 
 
 def _slice(taps: list[int]) -> slice:

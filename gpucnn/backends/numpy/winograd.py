@@ -73,12 +73,6 @@ def transform_step(pixels: Array, axis: int, place: int, out: Array) -> Step:
     )[place]
 
 
-def transform_row(columns: Array, i: int, out: Array) -> None:
-    """Row i of B' along the rows: (n, rows, ...) of (n, 2, rows + 1, ...)."""
-    operation, a, b, out = transform_step(columns, 1, i, out)
-    operation(a, b, out)
-
-
 def transform_filters(w: Array, tiles: int, turned: bool) -> Array:
     """G g G' of filters (K,3,3,C) as (16, C, K), or for dgrad, turned by half a turn, as (16, K, C).
 
