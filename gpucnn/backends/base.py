@@ -83,6 +83,21 @@ class Backend(ABC):
     ) -> tuple[Array, Array | None]:
         """dw (K,R,S,C/groups), the gradient for the filters, and with ``bias`` db (K,), that for the bias."""
 
+    def pools_convolution(self, g: Conv2dGeometry) -> bool:
+        """Whether the two primitives below take ``g``, and are faster than the single ones."""
+        return False
+
+    def conv2d_max_pool_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> tuple[Array, Array]:
+        """:meth:`max_pool2d_forward` over 2 x 2 windows, side by side, of :meth:`conv2d_fprop` with ReLU.
+
+        Where y is 0 its place may be any: ReLU lets no gradient through.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not pool convolutions")
+
+    def conv2d_max_pool_wgrad(self, x: Array, dy: Array, index: Array, g: Conv2dGeometry) -> Array:
+        """dw of what :meth:`max_pool2d_backward` makes of ``dy``, which is 0 where y is, and ``index``."""
+        raise NotImplementedError(f"{type(self).__name__} does not pool convolutions")
+
     @abstractmethod
     def bias_grad(self, dy: Array) -> Array:
         """db (K,): the sum of dy (..., K) over all axes but the last."""

@@ -24,7 +24,7 @@ def image_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
     return Tensor(layout.nchw(array) if data_format == "NCHW" else array, like.device)
 
 
-def _filter_memory(weight: Tensor, data_format: str, half: Any) -> Any:
+def filter_memory(weight: Tensor, data_format: str, half: Any = None) -> Any:
     """The (K, R, S, C/groups) array of filters (K, C/groups, R, S), or of (R, S, C/groups, K) for NHWC.
 
     ``half``: the weight's rounded copy, which stands in its place.
@@ -33,7 +33,8 @@ def _filter_memory(weight: Tensor, data_format: str, half: Any) -> Any:
     return layout.nhwc(array) if data_format == "NCHW" else layout.contiguous(array.transpose(3, 0, 1, 2))
 
 
-def _filter_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
+def filter_tensor(array: Any, like: Tensor, data_format: str) -> Tensor:
+    """The gradient of filters as a tensor in their format, a view."""
     return Tensor(layout.nchw(array) if data_format == "NCHW" else array.transpose(1, 2, 3, 0), like.device)
 
 
@@ -58,7 +59,7 @@ class Conv2d(Function):
         ctx.half_weight = None if half is None else rounded(weight, half)
         ctx.mask, ctx.tf32 = need_x and is_rectified(x), uses_tf32(x.device)
         ctx.g, ctx.data_format, ctx.activation = g, data_format, activation
-        x_data, w_data = image_memory(x, data_format), _filter_memory(weight, data_format, ctx.half_weight)
+        x_data, w_data = image_memory(x, data_format), filter_memory(weight, data_format, ctx.half_weight)
         y = image_tensor(
             x.backend.conv2d_fprop(x_data, w_data, parameter(bias), g, activation, ctx.tf32), x, data_format
         )
@@ -77,13 +78,13 @@ class Conv2d(Function):
             dy = backend.relu_backward(dy, image_memory(y, data_format))
         dx = dw = db = None
         if need_x:
-            filters = _filter_memory(weight, data_format, ctx.half_weight)
+            filters = filter_memory(weight, data_format, ctx.half_weight)
             mask = image_memory(x, data_format) if ctx.mask else None
             dx = image_tensor(backend.conv2d_dgrad(dy, filters, g, mask, ctx.tf32), grad, data_format)
             dx = masked(dx) if ctx.mask else dx
         if need_weight:
             dw_data, db_data = backend.conv2d_wgrad(image_memory(x, data_format), dy, g, need_bias, ctx.tf32)
-            dw = _filter_tensor(dw_data, grad, data_format)
+            dw = filter_tensor(dw_data, grad, data_format)
             db = Tensor(db_data, grad.device) if need_bias else None
         elif need_bias:
             db = Tensor(backend.bias_grad(dy), grad.device)
@@ -100,14 +101,16 @@ def conv2d(
     groups: int = 1,
     data_format: str = "NCHW",
     activation: str | None = None,
+    max_pool: Pair | None = None,
 ) -> Tensor:
     """Convolves ``input`` (N, C, H, W) with ``weight`` (K, C/groups, R, S) and adds ``bias`` (K,): (N, K, P, Q).
 
     P = (H + top + bottom - dilation (R - 1) - 1) // stride + 1, Q likewise. ``padding`` is an int, a pair, ((top,
     bottom), (left, right)), "valid" or "same" (TensorFlow's, for any stride). With ``data_format="NHWC"`` the input
     is (N, H, W, C), the weight (R, S, C/groups, K) and the result (N, P, Q, K), as in TensorFlow. ``activation="relu"``
-    gives max(y, 0) in the same pass. The dtype computed in is that of :func:`gpucnn.precision`, else the input's;
-    beside an input of a half type weight and bias may be float32.
+    gives max(y, 0) in the same pass; ``max_pool=2`` (or a pair) then gives ``max_pool2d(y, max_pool)``, its windows
+    side by side, in one pass with it where the device gains by that. The dtype computed in is that of
+    :func:`gpucnn.precision`, else the input's; beside an input of a half type weight and bias may be float32.
 
     Raises ValueError for sizes that do not fit, TypeError for other than one real dtype. Method: implicit GEMM on
     GPUs, as in CUTLASS (https://docs.nvidia.com/cutlass/latest/media/docs/cpp/implicit_gemm_convolution.html).
@@ -127,4 +130,8 @@ def conv2d(
     g = Conv2dGeometry.of(input_shape, weight_shape, stride, padding, dilation, groups)
     if bias is not None and bias.shape != (g.K,):
         raise ValueError(f"conv2d: bias {bias.shape} does not fit {g.K} output channels (weight {weight.shape})")
+    if max_pool is not None:
+        from gpucnn.functional.pooled_convolution import conv2d_max_pool  # which builds on this module
+
+        return conv2d_max_pool(input, weight, bias, g, data_format, activation, max_pool)
     return Conv2d.apply(input, weight, bias, g, data_format, activation)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.models.registry import register
-from gpucnn.nn import Conv2d, Linear, MaxPool2d, Module
+from gpucnn.nn import Conv2d, Linear, Module
 from gpucnn.tensor import Tensor
 
 
@@ -27,16 +27,14 @@ class LeNet5(Module):
     def __init__(self, num_classes: int = 10, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         place = {"device": device, "dtype": dtype}
-        self.conv1 = Conv2d(1, 6, 5, padding=2, activation="relu", **place)  # 28 x 28 x 6
-        self.pool1 = MaxPool2d(2)  # 14 x 14 x 6
-        self.conv2 = Conv2d(6, 16, 5, activation="relu", **place)  # 10 x 10 x 16
-        self.pool2 = MaxPool2d(2)  # 5 x 5 x 16 = 400
+        self.conv1 = Conv2d(1, 6, 5, padding=2, activation="relu", max_pool=2, **place)  # 28 x 28 x 6, 14 x 14 x 6
+        self.conv2 = Conv2d(6, 16, 5, activation="relu", max_pool=2, **place)  # 10 x 10 x 16, 5 x 5 x 16 = 400
         self.fc1 = Linear(400, 120, activation="relu", **place)
         self.fc2 = Linear(120, 84, activation="relu", **place)
         self.fc3 = Linear(84, num_classes, **place)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.pool2(self.conv2(self.pool1(self.conv1(images))))
+        x = self.conv2(self.conv1(images))
         logits: Tensor = self.fc3(self.fc2(self.fc1(x.flatten(1))))
         return logits
 

@@ -21,7 +21,8 @@ class Conv2d(Module):
     ``weight`` is (out_channels, in_channels / groups, R, S) and ``bias`` (out_channels,). With ``data_format="NHWC"``
     images are (N, H, W, C) and ``weight`` is (R, S, in_channels / groups, out_channels), as in TensorFlow; one seed
     draws the same filters for both. ``padding`` takes what :func:`gpucnn.functional.conv2d` takes: an int, a pair,
-    ((top, bottom), (left, right)), "valid" or "same". ``activation="relu"`` gives max(y, 0) in the same pass.
+    ((top, bottom), (left, right)), "valid" or "same". ``activation="relu"`` gives max(y, 0) in the same pass,
+    ``max_pool=2`` (or a pair) its maxima over windows of that size, side by side.
 
     Initial values are PyTorch's: uniform in +- 1 / sqrt(fan_in) for filters and bias. Raises ValueError for channels
     that the groups do not divide, sizes below 1 and for a ``padding_mode`` other than "zeros".
@@ -43,6 +44,7 @@ class Conv2d(Module):
         *,
         data_format: str = "NCHW",
         activation: str | None = None,
+        max_pool: Pair | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
@@ -58,6 +60,7 @@ class Conv2d(Module):
         checks.data_format("Conv2d", data_format)
         checks.activation("Conv2d", activation, ("relu",))
         self.activation = activation
+        self.max_pool = None if max_pool is None else pair("Conv2d", "max_pool", max_pool, 1)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
         self.stride = pair("Conv2d", "stride", stride, 1)
@@ -96,6 +99,7 @@ class Conv2d(Module):
             self.groups,
             data_format=self.data_format,
             activation=self.activation,
+            max_pool=self.max_pool,
         )
 
     def extra_repr(self) -> str:
@@ -112,4 +116,6 @@ class Conv2d(Module):
             parts.append(f"data_format={self.data_format}")
         if self.activation is not None:
             parts.append(f"activation={self.activation!r}")
+        if self.max_pool is not None:
+            parts.append(f"max_pool={self.max_pool}")
         return ", ".join(parts)

@@ -132,6 +132,7 @@ class _Accountant:
         trained = sum(p.numel() for p in own if p.requires_grad)
         activation = getattr(module, "activation", None)
         kind = f"{type(module).__name__} + {activation}" if isinstance(activation, str) else type(module).__name__
+        kind += " + max_pool" if getattr(module, "max_pool", None) is not None else ""
         return Row(name, kind, None, count, trained, 0, 0, 0, memory)
 
     def operator(self, function: Any, args: tuple[Any, ...], outputs: tuple[Any, ...], needs: tuple[bool, ...]) -> None:
@@ -169,6 +170,9 @@ def _flops(operator: str, args: tuple[Any, ...], outputs: tuple[Any, ...]) -> in
     if operator == "Conv2d":
         g = args[3]
         return int(2 * g.R * g.S * (g.C // g.groups) * size)
+    if operator == "Conv2dMaxPool":
+        g = args[3]
+        return int(2 * g.R * g.S * (g.C // g.groups) * math.prod(g.output_shape))
     if operator in ("Linear", "MatMul"):
         return int(2 * args[0].shape[-1] * size)
     return 0

@@ -35,9 +35,9 @@ def convolutions(model: Module) -> list[tuple[str, Conv2d]]:
 
 
 def activation_maps(model: Module, images: Tensor) -> tuple[list[Maps], NDArray[np.float32]]:
-    """The output of every convolution, its activation included, for the first of ``images`` (N, C, H, W), in the order
-    of computation, and the logits (classes,). A convolution that is used again is there again, with a number after its
-    name.
+    """The output of every convolution, its activation and pooling included, for the first of ``images`` (N, C, H, W),
+    in the order of computation, and the logits (classes,). A convolution that is used again is there again, with a
+    number after its name.
     """
     found: list[Maps] = []
     with ExitStack() as watches, no_grad():

@@ -93,7 +93,7 @@ def test_on_a_terminal_the_table_is_drawn_and_names_are_whole() -> None:
     assert process.returncode == 0
     assert "\u2500\u2500\u2500".encode() in shown  # a line of the box
     assert b"61,706" in shown
-    assert b"MaxPool2d" in shown
+    assert b"max_pool" in shown
 
 
 def _read(terminal: int) -> bytes:

@@ -22,9 +22,11 @@ from gpucnn.backends.numpy import (
     linear,
     loss_scale,
     lrn,
+    methods,
     muon,
     optimizer,
     pool2d,
+    toeplitz_pool,
 )
 from gpucnn.backends.updates import ALONE, Along, Row
 from gpucnn.geometry import AdaptivePool2dGeometry, Conv2dGeometry, Pool2dGeometry
@@ -67,6 +69,19 @@ class NumpyBackend(Backend):
         self, x: Array, dy: Array, g: Conv2dGeometry, bias: bool = False, tf32: bool = False
     ) -> tuple[Array, Array | None]:
         return conv2d.wgrad_and_bias(x, dy, g) if bias else (conv2d.wgrad(x, dy, g), None)
+
+    def pools_convolution(self, g: Conv2dGeometry) -> bool:
+        return methods.pools(g)
+
+    def conv2d_max_pool_fprop(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> tuple[Array, Array]:
+        return toeplitz_pool.fprop(x, w, bias, g, self._pooled)
+
+    def _pooled(self, x: Array, w: Array, bias: Array | None, g: Conv2dGeometry) -> tuple[Array, Array]:
+        y = conv2d.fprop(x, w, bias, g, "relu")
+        return pool2d.max_forward(y, Pool2dGeometry.of((g.N, g.K, g.P, g.Q), 2))
+
+    def conv2d_max_pool_wgrad(self, x: Array, dy: Array, index: Array, g: Conv2dGeometry) -> Array:
+        return toeplitz_pool.wgrad(x, dy, index, g)
 
     def bias_grad(self, dy: Array) -> Array:
         return conv2d.bias_grad(dy)

@@ -34,6 +34,8 @@ WINOGRAD5_TILES = 64  # of 4x4 outputs
 WINOGRAD5_WGRAD_TILES = 160  # for wgrad, which adds up a transformed gradient for every block
 WINOGRAD5_USED = 0.5
 
+POOLED_PRODUCTS = 16  # C*K up to which a convolution is pooled as it is computed: its products are then a third larger
+
 
 def fprop_method(g: Conv2dGeometry) -> str:
     """How y is computed."""
@@ -66,6 +68,12 @@ def wgrad_method(g: Conv2dGeometry) -> str:
     if _is_winograd5(g, g.P, g.Q, WINOGRAD5_WGRAD_TILES):
         return WINOGRAD5
     return WINOGRAD if _is_winograd(g, g.P, g.Q, WINOGRAD_WGRAD_CHANNELS) else WINDOWS
+
+
+def pools(g: Conv2dGeometry) -> bool:
+    """Whether fprop and wgrad of a convolution under ReLU and 2x2 max pooling are better done with them."""
+    small = g.C * g.K <= POOLED_PRODUCTS and (g.stride_h, g.stride_w) == (1, 1) and min(g.P, g.Q) >= 2
+    return small and fprop_method(g) == wgrad_method(g) == TOEPLITZ
 
 
 def _winograd_tile(g: Conv2dGeometry, rows: int, columns: int) -> str:
