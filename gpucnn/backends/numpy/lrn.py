@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def forward(x: Array, size: int, alpha: float, beta: float, k: float, keep: bool
     """
     y, scale = memory.empty(x.shape, x.dtype), memory.empty(x.shape, x.dtype)
     xs, ys, scales = (_rows(array) for array in (x, y, scale))
-    sums = _WindowSums(x.shape[-1], size, size // 2, alpha / size, x.dtype)
+    sums = _window_sums(x.shape[-1], size, size // 2, alpha / size, x.dtype)
 
     def run(rows: slice) -> None:
         part, total, out = xs[rows], scales[rows], ys[rows]
@@ -49,7 +50,7 @@ def backward(
     """
     dx = memory.empty(x.shape, x.dtype)
     dys, xs, scales, dxs = (_rows(array) for array in (dy, x, scale, dx))
-    sums = _WindowSums(x.shape[-1], size, (size - 1) // 2, -2 * alpha * beta / size, x.dtype)
+    sums = _window_sums(x.shape[-1], size, (size - 1) // 2, -2 * alpha * beta / size, x.dtype)
 
     def run(rows: slice) -> None:
         gradient, part, total, out = dys[rows], xs[rows], scales[rows], dxs[rows]
@@ -128,3 +129,9 @@ class _WindowSums:
             if first < last:
                 out[:, first:last] += values[:, first + offset : last + offset]
         np.multiply(out, self.factor, out=out)
+
+
+@functools.lru_cache(maxsize=16)
+def _window_sums(channels: int, size: int, before: int, factor: float, dtype: Any) -> _WindowSums:
+    """One that was made before: for a single small image making it takes as long as all the rest."""
+    return _WindowSums(channels, size, before, factor, dtype)
