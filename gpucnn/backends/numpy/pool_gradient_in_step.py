@@ -16,7 +16,7 @@ from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import BITS, select
 from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each
-from gpucnn.backends.numpy.windows import WIDE_PIXEL, Block, blocks, copy_pixels, in_step, spans
+from gpucnn.backends.numpy.windows import WIDE_PIXEL, Block, blocks, copy_pixels, in_step
 from gpucnn.geometry import Pool2dGeometry
 
 Array = NDArray[Any]
@@ -146,9 +146,13 @@ def _overlapping(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
 
 
 def _whole_images(g: Pool2dGeometry, budget: int, itemsize: int) -> list[Block]:
-    """Blocks of whole images, at most ``budget`` bytes of inputs or one image, an even number of them if possible."""
+    """Blocks of whole images, at most ``budget`` bytes of inputs or one image, an even number of them if possible.
+
+    All but the last are of one size, for which views are made once.
+    """
     count = -(-g.N // max(budget // (g.H * g.W * g.C * itemsize), 1))
-    return [Block(a, b, 0, g.P) for a, b in spans(g.N, max(-(-g.N // max(count + count % 2, 1)), 1))]
+    size = max(-(-g.N // max(count + count % 2, 1)), 1)
+    return [Block(first, min(first + size, g.N), 0, g.P) for first in range(0, g.N, size)]
 
 
 def _by_place(dx: Array, g: Pool2dGeometry) -> Array:
