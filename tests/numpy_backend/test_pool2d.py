@@ -86,6 +86,8 @@ NAMED = {
     "ceil mode": Pool2dGeometry.of((2, 3, 8, 7), 3, 2, 1, ceil_mode=True),
     "in step": Pool2dGeometry.of((5, 40, 8, 12), 2),
     "in step, narrow": Pool2dGeometry.of((5, 6, 8, 12), (2, 3)),
+    "in step, sixteen channels": Pool2dGeometry.of((5, 16, 10, 12), 2),
+    "in step, many channels": Pool2dGeometry.of((3, 260, 6, 4), 2),
     "in step, overlapping": Pool2dGeometry.of((5, 40, 8, 12), (4, 3), 2, ((0, 2), (0, 1))),
     "in step, overlapping by one axis": Pool2dGeometry.of((5, 6, 8, 12), (2, 5), (2, 3), ((0, 0), (0, 2))),
     "in step, at every pixel": Pool2dGeometry.of((2, 5, 6, 7), 2, 1, ((0, 1), (0, 1))),
@@ -120,7 +122,9 @@ def test_max_pool_of_values_that_are_not_finite(
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
-@pytest.mark.parametrize("name", ["in step", "in step, overlapping", "whole images, many channels"])
+@pytest.mark.parametrize(
+    "name", ["in step", "in step, sixteen channels", "in step, overlapping", "whole images, many channels"]
+)
 def test_values_that_are_not_finite_in_usual_windows(name: str, value: float) -> None:
     g = NAMED[name]
     x = normal(3, g.input_shape, np.float32)

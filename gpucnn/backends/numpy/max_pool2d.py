@@ -21,6 +21,7 @@ Array = NDArray[Any]
 
 BLOCK_BYTES = 2 << 20  # of a block's inputs
 LEAST_BLOCKS = 2  # operations on less than that cost more than the threads bring
+ALONE = 1 << 19  # elements of a job that one thread does as fast: its operations are too short to run side by side
 NARROW = 32  # channels below which pixels are too short to be operands: whole rows are, shifted by pixels
 MOST_SHIFTED = 4  # stride up to which shifted rows are worth their results at places that nobody asks for
 
@@ -37,7 +38,7 @@ def forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
 
     def run(block: Block) -> None:
         at = slice(block.image, block.image_end), slice(block.row, block.row_end)
-        with short_buffers():
+        with short_buffers(max_pool2d_in_step.buffer(g)):
             if usual:
                 max_pool2d_in_step.run(x, block, g, y[at], index[at])
             else:
@@ -50,8 +51,8 @@ def forward(x: Array, g: Pool2dGeometry) -> tuple[Array, Array]:
     if g.stride_h < g.R and usual:  # whole images
         work = [Block(b.image, b.image_end, 0, g.P) for b in blocks(g.N, 1, g.P * row_bytes, BLOCK_BYTES, LEAST_BLOCKS)]
     else:
-        work = blocks(g.N, g.P, row_bytes, BLOCK_BYTES, LEAST_BLOCKS)
-    for_each(run, work, work=x.size)
+        work = blocks(g.N, g.P, row_bytes, BLOCK_BYTES, 1 if x.size < ALONE else LEAST_BLOCKS)
+    for_each(run, work, work=0 if x.size < ALONE else x.size)
     return y, index
 
 

@@ -34,14 +34,14 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 @contextmanager
-def short_buffers() -> Iterator[None]:
+def short_buffers(elements: int = SHORT) -> Iterator[None]:
     """Elementwise operations of this thread on strided or mixed operands go through buffers that stay in L1.
 
     NumPy copies operands whose inner runs are shorter than its buffer piece by piece, and casts them there. With its
     own size, 8192 elements, that takes up to twice as long. Float sums over strided arrays may get other bits: where
-    they are taken, each block of work must be within or each without.
+    they are taken, each block of work must be within or each without. Runs of ``elements`` or more are not copied.
     """
-    before = np.setbufsize(SHORT)
+    before = np.setbufsize(elements)
     try:
         yield
     finally:
