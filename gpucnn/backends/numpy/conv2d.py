@@ -318,7 +318,7 @@ def _correlation(x: Array, w: Array, rows: Axis, columns: Axis, groups: int) -> 
 def _correlation_by_rows(x: Array, w: Array, rows: Axis, columns: Axis) -> Compute:
     """Rows of windows, one product a filter row, added up in order."""
     k = w.shape[0]
-    large = w.nbytes > LARGE_FILTERS
+    large = w.nbytes > LARGE_FILTERS or len(x) == 1  # for one image a copy of the filters is much of the work
     if large and w.flags.c_contiguous:  # BLAS packs them in either order: no need to copy them first
         filters = [w[:, r].reshape(k, -1).T for r in range(rows.taps)]
     else:
