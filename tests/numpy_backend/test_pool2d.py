@@ -152,7 +152,8 @@ def test_an_infinite_gradient_reaches_its_winner_alone() -> None:
 def test_rows_of_large_images_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pool2d, max_pool2d, pool_gradient, pool_gradient_in_step):
         monkeypatch.setattr(module, "BLOCK_BYTES", 64)
-    monkeypatch.setattr(pool_gradient_in_step, "OVERLAPPING_BLOCK", 64)
+    for name in ("NARROW_BLOCK", "OVERLAPPING_BLOCK"):
+        monkeypatch.setattr(pool_gradient_in_step, name, 64)
     for window, stride in ((3, 2), (2, 3), (3, 1), (1, 4)):
         g = Pool2dGeometry.of((3, 5, 11, 9), window, stride, "same")
         check_max(g, np.float32, 1, 2)

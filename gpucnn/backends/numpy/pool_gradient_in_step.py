@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.backends.numpy import memory
 from gpucnn.backends.numpy.elementwise import BITS, select
 from gpucnn.backends.numpy.scratch import scratch, short_buffers
 from gpucnn.backends.numpy.threads import for_each
@@ -22,13 +21,12 @@ from gpucnn.geometry import Pool2dGeometry
 Array = NDArray[Any]
 
 BLOCK_BYTES = 1 << 20  # of a block's inputs
+NARROW_BLOCK = 1 << 21  # the same where pixels are copied: fewer operations for two threads, if beyond the L2 cache
 OVERLAPPING_BLOCK = 1 << 19  # the same where windows overlap: their shares are more than twice that, and stay in L2
 LEAST_BLOCKS = 2  # operations on less than that cost more than the threads bring
 WHOLE_IMAGE = 1 << 19  # elements of an image up to which a block of whole images stays small
 MOST_PLACES = 64  # of a window whose places are gone through together
 NARROW = 32  # channels below which pixels that do not lie side by side are copied, not computed, to their places
-MOST_WORDS = 4  # of a pixel's bytes that are copied word by word
-SHORT_PIXEL = 64  # bytes below which gradients are doubled, so that a row of dx is computed as one
 
 
 def takes(g: Pool2dGeometry) -> bool:
@@ -41,8 +39,6 @@ def gather(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
     """dx (N,H,W,C): every input adds up the dy (N,P,Q,C) of the windows that chose it."""
     if (g.stride_h, g.stride_w) != (g.R, g.S):
         _overlapping(dy, index, g, dx)
-    elif g.C * dy.itemsize < SHORT_PIXEL:
-        _row_by_row(dy, index, g, dx)
     else:
         _tiled(dy, index, g, dx)
 
@@ -58,53 +54,16 @@ def _tiled(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
         shape = (g.R, g.S, *gradient.shape)
         wins = scratch("wins", shape, np.bool_)
         np.equal(index[at], places, out=wins)
-        shares = out if g.C >= NARROW else scratch("shares", shape, dy.dtype)
-        with short_buffers():
+        if g.C < NARROW:
+            shares = scratch("shares", shape, dy.dtype)
             select(gradient, wins, shares)
-        if shares is not out:
             copy_pixels(shares, out)
+        else:
+            with short_buffers():
+                select(gradient, wins, out)
 
-    for_each(run, blocks(g.N, g.P, g.R * g.W * g.C * dx.itemsize, BLOCK_BYTES, LEAST_BLOCKS), work=dx.size)
-
-
-def _row_by_row(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
-    """The same where pixels are short: dy and index, every pixel S times, are as wide as the R rows of dx below."""
-    row, pixels = g.W * g.C, g.P * g.Q
-    work = _whole_images(g, BLOCK_BYTES, dx.itemsize)
-    largest = max((block.images for block in work), default=0)
-    places = memory.empty((largest * g.P, g.R, row), index.dtype)  # at full length: rows are short to broadcast
-    numbers = np.arange(g.R * g.S, dtype=index.dtype).reshape(g.R, 1, g.S, 1)
-    places[...] = np.tile(numbers, (1, g.Q, 1, g.C)).reshape(g.R, row)
-    rows, gradients, chosen = dx.reshape(g.N * g.P, g.R, row), dy.reshape(-1, g.C), index.reshape(-1, g.C)
-    gradients, chosen = _as_pixels(gradients), _as_words(chosen)
-
-    made: dict[tuple[int, int], tuple[Array, ...]] = {}
-
-    def views(images: int) -> tuple[Array, ...]:
-        lines = images * g.P
-        wide = scratch("wide", (images * pixels, g.S, g.C), dy.dtype)
-        wide_index = scratch("wide index", wide.shape, index.dtype)
-        wins = scratch("wins", (lines, g.R, row), np.bool_)
-        of_lines = wide.reshape(lines, 1, row), wide_index.reshape(lines, 1, row)
-        every = scratch("index", wins.shape, index.dtype), places[:lines], wins
-        return _as_pixels(wide), _as_words(wide_index), *of_lines, *every
-
-    def run(block: Block) -> None:
-        key = threading.get_ident(), block.images
-        if key not in made:
-            made[key] = views(block.images)
-        wide_pixels, wide_words, wide, wide_index, every_index, every_place, wins = made[key]
-        at = slice(block.image * pixels, block.image_end * pixels)
-        for s in range(g.S):
-            np.copyto(wide_pixels[:, s], gradients[at])
-            for word in range(chosen.shape[-1]):
-                np.copyto(wide_words[:, s, word], chosen[at, word])
-        np.copyto(every_index, wide_index)
-        np.equal(every_index, every_place, out=wins)
-        with short_buffers():
-            select(wide, wins, rows[block.image * g.P : block.image_end * g.P])
-
-    for_each(run, work, work=dx.size)
+    budget = NARROW_BLOCK if g.C < NARROW else BLOCK_BYTES
+    for_each(run, blocks(g.N, g.P, g.R * g.W * g.C * dx.itemsize, budget, LEAST_BLOCKS), work=dx.size)
 
 
 def _overlapping(dy: Array, index: Array, g: Pool2dGeometry, dx: Array) -> None:
@@ -164,10 +123,3 @@ def _as_pixels(array: Array) -> Array:
     """(..., C) of contiguous channels with each pixel as one item, unless it is wide."""
     size = array.shape[-1] * array.itemsize
     return array if size > WIDE_PIXEL else array.view(np.dtype((np.void, size)))[..., 0]
-
-
-def _as_words(array: Array) -> Array:
-    """The same as (..., n) of words, which are quicker to copy than items of an odd size; n = 1 where they are many."""
-    size = array.shape[-1] * array.itemsize
-    word = next(width for width in (8, 4, 2, 1) if size % width == 0)
-    return array.view(f"u{word}" if size // word <= MOST_WORDS else np.dtype((np.void, size)))
