@@ -123,7 +123,7 @@ def test_what_is_kept_stays_within_what_was_lent_at_once() -> None:
     assert 0 < state.kept <= bound
     for _ in range(2 * memory.WINDOW + 1):  # nothing large is wanted any more
         array(MIB)
-    assert state.lent + state.kept <= 2 * MIB + MIB // 4 + memory.SPARE
+    assert state.lent + state.kept <= (state.lent + MIB) * 9 // 8 + memory.SPARE
     memory.release()
     assert state.kept == 0
 
