@@ -90,6 +90,8 @@ def draw_scaling(panels: Sequence[Panel], path: Path, texts: Mapping[str, str] |
         ValueError: there is no curve, or a figure is not positive.
         ImportError, OSError: as :func:`gpucnn.viz.figure.picture`.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     curves = [curve for panel in panels for curve in (*panel.speeds, *panel.memory)]
     _positive("draw_scaling", [figure for curve in curves for _, figure in curve.points])
     with picture(path, 1.0 + 3.9 * len(panels), 6.4, texts) as figure:
@@ -103,6 +105,8 @@ def draw_scaling(panels: Sequence[Panel], path: Path, texts: Mapping[str, str] |
                     _curve(axes, curve)
                 axes.set_xscale("log", base=2)
                 axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_minor_formatter(NullFormatter())
                 for axis in (axes.xaxis, axes.yaxis):
                     axis.set_major_formatter("{x:,.0f}")
                 axes.grid(True, which="major", alpha=0.3)

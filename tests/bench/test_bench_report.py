@@ -232,6 +232,7 @@ def test_a_block_that_makes_no_sense_is_refused(words: str, message: str, tmp_pa
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_the_documents_say_what_the_records_say(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
+    assert len(list(documents.blocks(text, path.parent))) >= 3
     assert documents.rendered(text, path.parent) == text
     assert text.count("<!-- bench:") == text.count("<!-- end of bench -->") == len(list(documents.BLOCK.finditer(text)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from operator import attrgetter
@@ -62,7 +63,9 @@ def test_gradients_are_those_that_training_needs() -> None:
 
 def session(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet", "-p", "no:cacheprovider"]
-    return subprocess.run([*command, "--device=cpu", *arguments], cwd=ROOT, capture_output=True, text=True)
+    # pytest-benchmark measures nothing in a worker of pytest-xdist, which this process may be and that one is not.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run([*command, "--device=cpu", *arguments], cwd=ROOT, capture_output=True, text=True, env=own)
 
 
 def test_a_session_adds_all_operators_to_the_record(tmp_path: Path) -> None:

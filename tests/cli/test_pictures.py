@@ -124,8 +124,8 @@ def test_show_draws_filters_and_for_an_image_the_maps_of_every_convolution(gpucn
     _, likeliest, first, second = told.out.splitlines()
     images = package.data.Shapes(train=False)
     assert likeliest.startswith(f"test image 5 of shapes, {images.classes[images.labels[5]]}: ")
-    assert first == f"conv1: 4 of 6 maps of 28x28, those that vary most: {folder / 'maps-1-conv1.png'}"
-    assert second == f"conv2: 4 of 16 maps of 10x10, those that vary most: {folder / 'maps-2-conv2.png'}"
+    assert first == f"conv1: 4 of 6 maps of 14x14, those that vary most: {folder / 'maps-1-conv1.png'}"
+    assert second == f"conv2: 4 of 16 maps of 5x5, those that vary most: {folder / 'maps-2-conv2.png'}"
     assert pictures(folder) == ["filters.png", "maps-1-conv1.png", "maps-2-conv2.png"]
 
 
