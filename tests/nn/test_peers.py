@@ -204,11 +204,11 @@ INITIALISERS = [name for name in dir(nn.init) if name.endswith("_") and not name
                                        "requires_grad_", "zero_grad", "train", "named_parameters", "load_state_dict")),
 ])  # fmt: skip
 def test_arguments_have_pytorchs_names_order_and_defaults(place: str) -> None:
-    """What we take, PyTorch takes; ``data_format`` and ``activation`` alone are ours."""
+    """What we take, PyTorch takes; ``data_format``, ``activation`` and ``max_pool`` alone are ours."""
     import torch
 
     own, peer = (_arguments(operator.attrgetter(place)(package)) for package in (gpucnn, torch))
-    for name in ("data_format", "activation"):
+    for name in ("data_format", "activation", "max_pool"):
         own.pop(name, None)
     assert {name: float(v) if isinstance(v, int) else v for name, v in own.items()} == {
         name: float(v) if isinstance(v, int) else v for name, v in peer.items() if name in own
