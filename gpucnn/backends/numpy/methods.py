@@ -39,35 +39,31 @@ POOLED_PRODUCTS = 16  # C*K up to which a convolution is pooled as it is compute
 
 def fprop_method(g: Conv2dGeometry) -> str:
     """How y is computed."""
-    if _is_depthwise(g):
-        return DEPTHWISE
-    if _has_few_channels(g, g.C):
-        return TOEPLITZ
-    if _is_winograd5(g, g.P, g.Q, WINOGRAD5_TILES):
-        return WINOGRAD5
-    return _winograd_tile(g, g.P, g.Q) if _is_winograd(g, g.P, g.Q, WINOGRAD_CHANNELS) else WINDOWS
+    way = _method(g, g.C, g.P, g.Q, WINOGRAD5_TILES, WINOGRAD_CHANNELS)
+    return _winograd_tile(g, g.P, g.Q) if way == WINOGRAD else way
 
 
 def dgrad_method(g: Conv2dGeometry) -> str:
     """How dx is computed."""
-    if _is_depthwise(g):
-        return DEPTHWISE
-    if _has_few_channels(g, g.K):
-        return TOEPLITZ
-    if _is_winograd5(g, g.H, g.W, WINOGRAD5_TILES):
-        return WINOGRAD5
-    return _winograd_tile(g, g.H, g.W) if _is_winograd(g, g.H, g.W, WINOGRAD_CHANNELS) else WINDOWS
+    way = _method(g, g.K, g.H, g.W, WINOGRAD5_TILES, WINOGRAD_CHANNELS)
+    return _winograd_tile(g, g.H, g.W) if way == WINOGRAD else way
 
 
 def wgrad_method(g: Conv2dGeometry) -> str:
     """How dw is computed."""
+    return _method(g, g.C, g.P, g.Q, WINOGRAD5_WGRAD_TILES, WINOGRAD_WGRAD_CHANNELS)
+
+
+def _method(g: Conv2dGeometry, summed: int, rows: int, columns: int, tiles: int, channels: int) -> str:
+    """For ``rows`` x ``columns`` results, each a sum over ``summed`` channels; the 5x5 form from ``tiles`` tiles on, the
+    3x3 one from ``channels`` channels on."""
     if _is_depthwise(g):
         return DEPTHWISE
-    if _has_few_channels(g, g.C):
+    if _has_few_channels(g, summed):
         return TOEPLITZ
-    if _is_winograd5(g, g.P, g.Q, WINOGRAD5_WGRAD_TILES):
+    if _is_winograd5(g, rows, columns, tiles):
         return WINOGRAD5
-    return WINOGRAD if _is_winograd(g, g.P, g.Q, WINOGRAD_WGRAD_CHANNELS) else WINDOWS
+    return WINOGRAD if _is_winograd(g, rows, columns, channels) else WINDOWS
 
 
 def pools(g: Conv2dGeometry) -> bool:
