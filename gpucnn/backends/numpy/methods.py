@@ -55,8 +55,8 @@ def wgrad_method(g: Conv2dGeometry) -> str:
 
 
 def _method(g: Conv2dGeometry, summed: int, rows: int, columns: int, tiles: int, channels: int) -> str:
-    """For ``rows`` x ``columns`` results, each a sum over ``summed`` channels; the 5x5 form from ``tiles`` tiles on, the
-    3x3 one from ``channels`` channels on."""
+    """For ``rows`` x ``columns`` results, each a sum over ``summed`` channels; the 5x5 form from ``tiles`` tiles on,
+    the 3x3 one from ``channels`` channels on."""
     if _is_depthwise(g):
         return DEPTHWISE
     if _has_few_channels(g, summed):
